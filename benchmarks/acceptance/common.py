@@ -1,0 +1,121 @@
+"""Results of acceptance measurements: JSON files that say what was measured, how well, on which source, in what time.
+
+A script `NN_name.py` collects rows and calls `record("NN_name", rows)`. A long one calls `save_partial` after each row
+and starts from `load_partial`, so that an interrupted run goes on where it stopped, as long as the source is the same.
+"""
+
+import hashlib
+import json
+import math
+import os
+import platform
+import subprocess
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+RESULTS = HERE / "results"
+REQUIRED = {"measure", "value", "error", "bar", "passed"}
+
+Row = dict[str, Any]
+_START = time.monotonic()
+_EARLIER: dict[str, float] = {}  # seconds that interrupted runs had spent, by name
+
+
+def record(name: str, rows: list[Row], *, path: Path | None = None) -> Path:
+    """Write the rows of one script with their provenance, whole or not at all, and return the path.
+
+    A row needs `measure`, `value`, `error`, `bar`, `passed` and `seed` or `seeds`; None where a number has no error or no
+    bar. It may have more.
+    """
+    for row in rows:
+        _check(name, row)
+    path = path or RESULTS / f"{name}.json"
+    _write(path, {"name": name, "rows": rows, **provenance(name)})
+    _partial(name).unlink(missing_ok=True)
+    return path
+
+
+def load_partial(name: str) -> list[Row]:
+    """The rows that an interrupted run saved; none if there was no such run, or the source has changed since."""
+    path = _partial(name)
+    saved = json.loads(path.read_text()) if path.exists() else {}
+    if saved.get("source") != source_digest(name):
+        return []
+    _EARLIER[name] = saved["seconds"]
+    return list(saved["rows"])
+
+
+def save_partial(name: str, rows: list[Row]) -> None:
+    """Keep the rows so far; `record` removes them."""
+    _write(_partial(name), {"rows": rows, "seconds": _seconds(name), "source": source_digest(name)})
+
+
+def provenance(name: str) -> dict[str, Any]:
+    """Source, machine and time of a result."""
+    import torch
+
+    return {
+        "source": source_digest(name),
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": bool(_git("status", "--porcelain", "--", ".", f":!{RESULTS.relative_to(ROOT)}")),
+        "seconds": round(_seconds(name), 1),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cpus": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def source_digest(name: str) -> str:
+    """One hash for the library and the script: a result with another one was measured on another source."""
+    digest = hashlib.sha256()
+    for path in [*sorted((ROOT / "src").rglob("*.py")), HERE / f"{name}.py"]:
+        if path.exists():
+            digest.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _check(name: str, row: Row) -> None:
+    missing = REQUIRED - row.keys()
+    if not row.keys() & {"seed", "seeds"}:
+        missing |= {"seed"}
+    if missing:
+        raise ValueError(f"{name}: the row {row.get('measure', row)!r} lacks {', '.join(sorted(missing))}")
+
+
+def _seconds(name: str) -> float:
+    return _EARLIER.get(name, 0.0) + time.monotonic() - _START
+
+
+def _partial(name: str) -> Path:
+    return RESULTS / "partial" / f"{name}.json"
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_suffix(f".{os.getpid()}.tmp")
+    scratch.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
+    scratch.replace(path)
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can hold: numpy and torch numbers become Python's; not-a-number and infinities become words."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return str(value) if isinstance(value, Path) else value
+
+
+def _git(*arguments: str) -> str | None:
+    done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else None

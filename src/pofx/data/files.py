@@ -1,0 +1,136 @@
+"""Paths and formats: which format a file has by its name and by its first bytes, and errors that every reader shares."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from pofx.data.patterns import close
+from pofx.errors import FormatError, PofxError
+
+__all__ = ["FORMATS", "Spool", "atomic", "existing", "format_by_name", "guard", "sniff"]
+
+FORMATS = {
+    ".npz": "npz", ".npy": "npy", ".csv": "csv", ".tsv": "csv", ".txt": "csv", ".dat": "csv",
+    ".parquet": "parquet", ".pq": "parquet", ".h5": "hdf5", ".hdf5": "hdf5", ".hdf": "hdf5", ".root": "root",
+}  # fmt: skip
+"""Format by extension."""
+
+_MAGIC = {
+    b"\x89HDF\r\n\x1a\n": "hdf5", b"\x93NUMPY": "npy", b"PK\x03\x04": "npz", b"PK\x05\x06": "npz", b"PAR1": "parquet", b"root": "root",
+    b"\xff\xd8\xff": "JPEG image", b"\x89PNG": "PNG image", b"GIF8": "GIF image", b"%PDF": "PDF document", b"\x1f\x8b": "gzip",
+    b"\x80\x04": "pickle", b"\x80\x05": "pickle", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x7fELF": "program", b"\x28\xb5\x2f\xfd": "zstd",
+}  # fmt: skip
+
+
+def format_by_name(path: Path) -> str:
+    """The format that the extension stands for, or an error that lists the known ones."""
+    try:
+        return FORMATS[path.suffix.lower()]
+    except KeyError:
+        known = ", ".join(sorted(FORMATS))
+        raise FormatError(f"{path}: unknown extension {path.suffix!r}; expected one of {known}") from None
+
+
+def existing(path: str | os.PathLike[str]) -> Path:
+    """The path of a file that is there; close names are suggested where it is not."""
+    try:
+        full = Path(path).expanduser()
+        if full.is_dir():
+            raise FormatError(f"{path}: is a directory; expected a file")
+        if not full.exists():
+            folder = full.parent
+            if not folder.is_dir():
+                raise FormatError(f"{path}: no such file; the folder {str(folder)!r} does not exist")
+            names = [entry.name for entry in folder.iterdir() if entry.suffix.lower() in FORMATS]
+            raise FormatError(f"{path}: no such file; {close(full.name, names[:1000])}")
+    except (OSError, ValueError) as error:
+        if isinstance(error, PofxError):
+            raise
+        raise FormatError(f"{path!r}: cannot be looked at: {error}") from None
+    return full
+
+
+def sniff(path: Path) -> str:
+    """The format of an existing file: its extension, which the first bytes must not contradict."""
+    named = format_by_name(path)
+    with guard(path, named):
+        head = path.open("rb").read(4096)
+    if not head:
+        raise FormatError(f"{path}: the file is empty")
+    found = next((what for magic, what in _MAGIC.items() if head.startswith(magic)), "")
+    user_block = named == "hdf5" and any(_has_hdf5(path, offset) for offset in (512, 1024, 2048))
+    if found == named or user_block or (named == "csv" and not found):
+        return named
+    looks = f"looks like {found}" if found else f"does not begin as {named} does"
+    hint = f"; if it is {found}, rename it" if found in FORMATS.values() else "; is it damaged, or something else?"
+    raise FormatError(f"{path}: the name says {named}, but the content {looks}{hint}")
+
+
+def _has_hdf5(path: Path, offset: int) -> bool:
+    with path.open("rb") as file:
+        file.seek(offset)
+        return file.read(8) == b"\x89HDF\r\n\x1a\n"
+
+
+@contextmanager
+def guard(path: Path, what: str) -> Iterator[None]:
+    """Whatever a library makes of a damaged or foreign file comes out as a ``FormatError`` with the file's name."""
+    try:
+        yield
+    except PofxError:
+        raise
+    except PermissionError:
+        raise FormatError(f"{path}: no permission to read or write this file") from None
+    except Exception as error:
+        line = (str(error).strip().splitlines() or [""])[0][:300]
+        raise FormatError(f"{path}: cannot be used as {what} (damaged or truncated?): {type(error).__name__}: {line}") from error
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A temporary path beside the target; on success it replaces the target, otherwise it goes."""
+    if path.is_dir():
+        raise FormatError(f"{path}: is a directory; expected the name of a file to write")
+    if not path.parent.is_dir():
+        raise FormatError(f"{path}: cannot be written; the folder {str(path.parent)!r} does not exist")
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        with guard(path, "a file to write"):
+            yield temporary
+            os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class Spool:
+    """Rows of float64 or float32 written once to a temporary file and then read through a memory map; the file goes with the object."""
+
+    def __init__(self, width: int, dtype: np.dtype[Any]) -> None:
+        self.width, self.dtype = width, dtype
+        handle, name = tempfile.mkstemp(suffix=".pofx")
+        self._file: IO[bytes] = os.fdopen(handle, "wb")
+        self._name = name
+        self._finalizer = weakref.finalize(self, _remove, name)
+
+    def append(self, rows: Any) -> None:
+        """Add a block of shape ``(n, width)``."""
+        self._file.write(np.ascontiguousarray(rows, dtype=self.dtype).tobytes())
+
+    def finish(self) -> Any:
+        """The memory map, shape ``(n, width)``."""
+        self._file.close()
+        if os.path.getsize(self._name) == 0:
+            return np.empty((0, self.width), self.dtype)
+        return np.memmap(self._name, self.dtype, "r").reshape(-1, self.width)
+
+
+def _remove(name: str) -> None:
+    Path(name).unlink(missing_ok=True)

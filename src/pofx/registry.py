@@ -1,0 +1,58 @@
+"""Families by name: a saved model and the command line find a family here, without this module importing any of them.
+
+>>> "spline-flow" in family_names()
+True
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from typing import Any
+
+from pofx.errors import ConfigError
+
+__all__ = ["family_class", "family_names", "family_path", "register", "registered_modules"]
+
+_FAMILIES: dict[str, str] = {
+    "gaussian": "pofx.models.gaussian:Gaussian",
+    "gaussian-mixture": "pofx.models.mixture:GaussianMixture",
+    "gaussian-copula": "pofx.models.copula:GaussianCopula",
+    "coupling-flow": "pofx.models.flows:CouplingFlow",
+    "autoregressive-flow": "pofx.models.flows:AutoregressiveFlow",
+    "spline-flow": "pofx.models.flows:SplineFlow",
+}
+
+
+def register(name: str, path: str) -> None:
+    """Add a family of your own: ``register("my-flow", "mypackage.flows:MyFlow")``; names are lower case with hyphens."""
+    if name in _FAMILIES and _FAMILIES[name] != path:
+        raise ConfigError(f"a family named {name!r} exists already: {_FAMILIES[name]}")
+    if ":" not in path or name != name.lower():
+        raise ConfigError(f"expected a lower-case name and 'module:Class'; got {name!r}, {path!r}")
+    _FAMILIES[name] = path
+
+
+def family_names() -> tuple[str, ...]:
+    """All registered names."""
+    return tuple(_FAMILIES)
+
+
+def family_path(name: str) -> str:
+    """``module:Class`` of a registered name; ConfigError with the nearest names otherwise."""
+    if name in _FAMILIES:
+        return _FAMILIES[name]
+    near = difflib.get_close_matches(name, _FAMILIES, 1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ConfigError(f"no family is called {name!r}{hint} (known: {', '.join(_FAMILIES)})")
+
+
+def family_class(name: str) -> Any:
+    """The family's class, imported now."""
+    module, _, attribute = family_path(name).partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def registered_modules() -> frozenset[str]:
+    """Modules that registered families live in: the only ones outside pofx that a saved model may name."""
+    return frozenset(path.partition(":")[0] for path in _FAMILIES.values())

@@ -1,0 +1,65 @@
+"""Losses of one batch and of a whole pass: the weighted mean of per-event terms plus the extra term."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pofx.data.events import Events
+from pofx.errors import ShapeError
+from pofx.training.contract import Loss, LossFunction
+from pofx.training.noise import Noise
+from pofx.training.placement import Placement
+
+__all__ = ["Measured", "batch_loss", "measure"]
+
+
+def batch_loss(loss: Loss, events: Events) -> Tensor:
+    """Mean over the batch of weight times loss (sources give weights of mean one), plus the extra term; in float32 or better."""
+    terms = loss.per_event
+    if terms.shape != (len(events),):
+        raise ShapeError(f"a loss must return one term per event, shape ({len(events)},); got {tuple(terms.shape)}")
+    terms = terms if events.weight is None else terms * events.weight
+    total = terms.mean() if terms.dtype == torch.float64 else terms.float().mean()
+    return total if loss.extra is None else total + loss.extra
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Weighted mean of a loss over a pass, its standard error, and the numbers of events with a term that is not finite."""
+
+    value: float
+    error: float
+    bad: tuple[int, ...] = ()
+
+
+@torch.no_grad()
+def measure(module: nn.Module, loss: LossFunction, batches: Iterable[Events], noise: Noise, placement: Placement) -> Measured | None:
+    """The mean loss over a pass, in evaluation mode; None for an empty pass.
+
+    The error of sum(w l)/sum(w) is sqrt(sum(w^2 (l - mean)^2))/sum(w).
+    """
+    was_training = module.training
+    module.eval()
+    terms, weights, numbers, extra = [], [], [], 0.0
+    for batch in map(placement.events, batches):
+        assert batch.index is not None
+        found = loss(module, batch, Noise(noise.seed, batch.index, noise.step, placement.dtype, noise.scope))
+        terms.append(found.per_event.double())
+        weights.append(torch.ones_like(terms[-1]) if batch.weight is None else batch.weight.double())
+        numbers.append(batch.index)
+        extra += 0.0 if found.extra is None else float(found.extra) * len(batch)
+    module.train(was_training)
+    return _mean(torch.cat(terms), torch.cat(weights), torch.cat(numbers), extra) if terms else None
+
+
+def _mean(terms: Tensor, weights: Tensor, numbers: Tensor, extra: float) -> Measured:
+    total = weights.sum()
+    mean = (weights * terms).sum() / total
+    error = (weights * (terms - mean)).square().sum().sqrt() / total
+    bad = () if math.isfinite(float(mean)) else tuple(numbers[~terms.isfinite()][:8].tolist())
+    return Measured(float(mean) + extra / len(terms), float(error), bad)
