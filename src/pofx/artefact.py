@@ -30,7 +30,17 @@ from pofx.errors import ArtefactError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["FORMAT", "Artefact", "atomic", "is_artefact", "load", "read_artefact", "read_card", "weights_hash", "write_artefact"]
+__all__ = [
+    "FORMAT",
+    "Artefact",
+    "atomic",
+    "is_artefact",
+    "load",
+    "read_artefact",
+    "read_card",
+    "weights_hash",
+    "write_artefact",
+]
 
 FORMAT = 1
 """Version of the file format that this pofx writes, and the newest one that it reads."""
@@ -81,7 +91,9 @@ def read_artefact(path: str | Path) -> Artefact:
     return _open(path, _whole)
 
 
-def write_artefact(path: str | Path, card: Mapping[str, Any], weights: Mapping[str, Tensor], validation: Mapping[str, Tensor]) -> None:
+def write_artefact(
+    path: str | Path, card: Mapping[str, Any], weights: Mapping[str, Tensor], validation: Mapping[str, Tensor]
+) -> None:
     """Write a file atomically; the same arguments give the same bytes.
 
     ``card`` gets the format version and the sha256 of the weights and of the validation vectors, whatever it said about them before.
@@ -170,7 +182,8 @@ def _card_of(archive: zipfile.ZipFile, path: Path) -> dict[str, Any]:
         raise ArtefactError(f"{path}: {CARD} has no format version; got {version!r}")
     if version > FORMAT:
         raise ArtefactError(
-            f"{path}: saved in format {version} by pofx {card.get('pofx')}; this is {_versions()}, which reads formats up to {FORMAT}: upgrade pofx"
+            f"{path}: saved in format {version} by pofx {card.get('pofx')}; "
+            f"this is {_version()}, which reads formats up to {FORMAT}: upgrade pofx"
         )
     return card
 
@@ -184,13 +197,17 @@ def _whole(archive: zipfile.ZipFile, path: Path) -> Artefact:
     for name, data in packed.items():
         found = hashlib.sha256(data).hexdigest()
         if found != expected[name]:
-            raise ArtefactError(f"{path}: {name} has the sha256 {found}; the card says {expected[name]}: one of the two was changed")
+            raise ArtefactError(
+                f"{path}: {name} has the sha256 {found}; the card says {expected[name]}: one of the two was changed"
+            )
     return Artefact(card, _unpack(packed[WEIGHTS]), _unpack(packed[VALIDATION]))
 
 
 def _member(archive: zipfile.ZipFile, name: str, path: Path) -> bytes:
     if name not in archive.namelist():
-        raise ArtefactError(f"{path}: not a saved model of pofx: the file has no {name} (it has {', '.join(archive.namelist()[:5]) or 'nothing'})")
+        raise ArtefactError(
+            f"{path}: not a saved model of pofx: the file has no {name} (it has {', '.join(archive.namelist()[:5]) or 'nothing'})"
+        )
     return archive.read(name)
 
 
@@ -266,7 +283,7 @@ def _float(plain: dict[str, Any]) -> Any:
     return float(plain["float"]) if set(plain) == {"float"} and isinstance(plain["float"], str) else plain
 
 
-def _versions() -> str:
+def _version() -> str:
     from pofx import __version__
 
     return f"pofx {__version__}"

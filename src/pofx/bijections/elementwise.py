@@ -208,6 +208,7 @@ class Periodic(Fitted):
     low: Tensor
     high: Tensor
     cut: Tensor
+    _tau: Tensor
 
     def __init__(self, low: Sequence[float] | float, high: Sequence[float] | float, rotate: bool = True) -> None:
         lows, highs = _declared_range("Periodic", low, high)
@@ -216,16 +217,18 @@ class Periodic(Fitted):
         self._buffer("low", lows)
         self._buffer("high", highs)
         self._buffer("cut", 0.0)
+        # a tensor because the ONNX exporter rounds a Python number to float32
+        self.register_buffer("_tau", torch.tensor(math.tau, dtype=torch.float64), persistent=False)
 
     def _forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         width = self.high - self.low
         turn = _fraction((x - self.low) / width - self.cut)
-        return math.tau * turn - math.pi, (math.log(math.tau) - width.log()).expand_as(x)
+        return self._tau * (turn - 0.5), (self._tau / width).log().expand_as(x)
 
     def _inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         width = self.high - self.low
-        x = self.low + width * _fraction((z + math.pi) / math.tau + self.cut)
-        return torch.where(x < self.high, x, self.low), (width.log() - math.log(math.tau)).expand_as(z)
+        x = self.low + width * _fraction(z / self._tau + 0.5 + self.cut)
+        return torch.where(x < self.high, x, self.low), (width / self._tau).log().expand_as(z)
 
     def fit(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
         """Put the cut into the emptiest of 64 cells (smoothed over three), if it is empty enough to matter."""
@@ -257,6 +260,9 @@ class Dequantise(Fitted):
     3.0
     """
 
+    _low: Tensor
+    _high: Tensor
+
     def __init__(
         self, size: int, low: Sequence[float | None] | None = None, high: Sequence[float | None] | None = None
     ) -> None:
@@ -264,9 +270,6 @@ class Dequantise(Fitted):
         self.low, self.high = list(low or [None] * size), list(high or [None] * size)
         self.register_buffer("_low", _bounds(self.low, -math.inf), persistent=False)
         self.register_buffer("_high", _bounds(self.high, math.inf), persistent=False)
-
-    _low: Tensor
-    _high: Tensor
 
     def forward(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """``(k + noise, 0)``; ``noise`` has the shape of ``x`` and lies in [0, 1), 0.5 if absent."""

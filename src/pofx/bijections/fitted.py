@@ -64,7 +64,7 @@ class Fitted(Bijection):
             moved = fn(tensor)
             return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
 
-        return super()._apply(keep_double, recurse)  # type: ignore[no-any-return, no-untyped-call]
+        return super()._apply(keep_double, recurse)  # type: ignore[no-untyped-call]
 
     def _buffer(self, name: str, value: Tensor | Sequence[float] | float) -> None:
         """Register one float64 number per column."""

@@ -62,7 +62,7 @@ class Whitening(Fitted):
         if bool(values[0] < EMPTY):
             raise DataError(self._empty_message(values, vectors / std[:, None], len(data)))
         root, inverse = _roots(self.method, values, vectors)
-        self.unmix, self.matrix = std[:, None] * root, inverse / std
+        self.unmix, self.matrix = (std[:, None] * root).contiguous(), (inverse / std).contiguous()
         spread = root.diagonal() if self.method == "cholesky" else values.flip(0).sqrt()
         self.log_slope = -spread.log() - std.log()
         return self.forward(x)[0]

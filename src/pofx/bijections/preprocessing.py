@@ -42,7 +42,7 @@ __all__ = [
     "preprocessing_from_config",
 ]
 
-Method = Literal["auto", "standardise", "whiten", "gaussianise", "none"]
+Method = Literal["auto", "standardise", "whiten", "gaussianise", "affine", "none"]
 
 
 class Preprocessing(Chain):
@@ -93,12 +93,13 @@ def build_preprocessing(
     field : kind and columns (types, ranges).
     x : the training split, ``(n, *field.shape)``.
     weight : ``(n,)``, may hold negative weights as long as the moments stay positive.
-    method : ``"none"`` leaves everything as it is. All others treat the declared types: bounded on both sides: logit; on one: log;
+    method : ``"none"`` leaves everything as it is; ``"affine"`` shifts and scales each column, whatever its type. All others treat the
+        declared types: bounded on both sides: logit; on one: log;
         periodic: angle, left alone afterwards; discrete: dequantised, then logit on [low, high + 1] or log where ends are declared;
-        then ``"standardise"`` all but the periodic columns. ``"whiten"`` also decorrelates them (Cholesky), ``"gaussianise"`` maps each to a
-        standard normal instead. ``"auto"`` is ``"whiten"`` with two differences: a real column whose training values have all one sign
-        is put on a logarithmic scale where a Gaussian describes that better by more than five standard errors; and a singular
-        covariance gives a warning instead of an error, and no whitening.
+        then ``"standardise"`` all but the periodic columns. ``"whiten"`` also decorrelates them (Cholesky), ``"gaussianise"`` maps
+        each to a standard normal instead. ``"auto"`` is ``"whiten"`` with two differences: a real column whose training values have
+        all one sign is put on a logarithmic scale where a Gaussian describes that better by more than five standard errors; and a
+        singular covariance gives a warning instead of an error, and no whitening.
     mask : real points of a cloud, ``(n, L)``.
 
     Raises :class:`DataError` for constant columns and for values outside declared ranges; :class:`NonFiniteError` for NaN.
@@ -120,6 +121,9 @@ def build_preprocessing(
     result = Preprocessing(len(field.columns))
     if method != "none":
         _check_columns(field.columns, x)
+    if method == "affine":
+        _append(result, Standardise(len(field.columns)), x, weight)
+    elif method != "none":
         _fit_vector(result, field.columns, x, weight, method)
     return result
 
@@ -172,7 +176,7 @@ def _by_type(columns: Sequence[Column], log_signs: Sequence[int]) -> Bijection |
     for kind in (Periodic, Logit, Log):
         where = [i for i, other in enumerate(kinds) if other is kind]
         if where:
-            parts.append((where, kind(_take(lows, where), _take(highs, where))))  # type: ignore[operator]
+            parts.append((where, kind(_take(lows, where), _take(highs, where))))
     if not parts:
         return None
     return parts[0][1] if len(parts[0][0]) == len(columns) else PerColumn(parts, len(columns))

@@ -57,20 +57,26 @@ def weight_store(weight: Any) -> MemoryStore:
 def _check_masks(masks: Mapping[str, Any] | None, spec: EventSpec) -> None:
     for name in masks or {}:
         if name not in spec or spec[name].kind != "cloud":
-            raise ColumnError(f"mask {name!r}: only cloud fields have a mask; there are {listing(n for n in spec if spec[n].kind == 'cloud') or 'none'}")
+            raise ColumnError(
+                f"mask {name!r}: only cloud fields have a mask; there are {listing(n for n in spec if spec[n].kind == 'cloud') or 'none'}"
+            )
 
 
 def _named(data: Any, spec: EventSpec, role: str) -> dict[str, Array]:
     if not isinstance(data, Mapping):
         if len(spec) != 1:
-            raise ColumnError(f"{role}: expected a dictionary with the fields {listing(spec)}; got {type(data).__name__}")
+            raise ColumnError(
+                f"{role}: expected a dictionary with the fields {listing(spec)}; got {type(data).__name__}"
+            )
         data = {next(iter(spec)): data}
     if set(data) != set(spec):
         raise ColumnError(f"{role}: expected the fields {listing(spec)}; got {listing(data) or 'none'}")
     return {name: as_numpy(data[name]) for name in spec}
 
 
-def _guessed(data: Any, columns: int | Iterable[Column | str] | None, role: Role) -> tuple[dict[str, Array], dict[str, Field]]:
+def _guessed(
+    data: Any, columns: int | Iterable[Column | str] | None, role: Role
+) -> tuple[dict[str, Array], dict[str, Field]]:
     """Fields and spec of data that come without a spec."""
     table = _table(data)
     if table is None:
@@ -85,9 +91,11 @@ def _guessed(data: Any, columns: int | Iterable[Column | str] | None, role: Role
     if all(array.ndim == 1 for array in table.values()) and table:
         names = list(table) if columns is None else _fitting(columns, len(table), role)
         return {role: _stacked(table, role)}, vector_spec(names, role)
-    if columns is not None or any(array.ndim > 2 for array in table.values()) or not table:
+    if columns is not None or any(array.ndim not in (1, 2) for array in table.values()) or not table:
         shapes = {name: array.shape for name, array in table.items()}
-        raise ShapeError(f"{role}: several arrays need a spec, columns={{'name': pofx.data.Field(...), ...}}; got {shapes}")
+        raise ShapeError(
+            f"{role}: several arrays need a spec, columns={{'name': pofx.data.Field(...), ...}}; got {shapes}"
+        )
     arrays = {name: array[:, None] if array.ndim == 1 else array for name, array in table.items()}
     return arrays, {name: vector_spec(array.shape[1], name)[name] for name, array in arrays.items()}
 
@@ -95,7 +103,9 @@ def _guessed(data: Any, columns: int | Iterable[Column | str] | None, role: Role
 def _fitting(columns: int | Iterable[Column | str] | None, width: int, role: Role) -> list[Column | str] | int:
     if columns is None:
         return width
-    names: list[Column | str] = list(vector_spec(columns, role)[role].columns) if isinstance(columns, int) else list(columns)
+    names: list[Column | str] = (
+        list(vector_spec(columns, role)[role].columns) if isinstance(columns, int) else list(columns)
+    )
     if len(names) != width:
         raise ColumnError(f"{role}: expected {width} column names for an array with {width} columns; got {len(names)}")
     return names

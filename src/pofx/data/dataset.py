@@ -98,7 +98,7 @@ class Dataset:
 
     @classmethod
     def from_store(cls, store: Store, recipe: Recipe, nan: Literal["error", "drop"] = "error") -> Dataset:
-        """The checked data set: one pass over the rows; small stores end up in memory with their events ready made."""
+        """The checked data set: one pass over the rows; where the store is in memory, the events are made once and for all."""
         if nan not in ("error", "drop"):
             raise ConfigError(f"nan: expected 'error' or 'drop'; got {nan!r}")
         data = cls(store, recipe, Rows(len(store)))
@@ -107,7 +107,9 @@ class Dataset:
         dropped = len(found.bad_rows)
         if dropped:
             logger.warning("%s: dropped %d of %d rows with NaN or infinity", store.origin, dropped, found.rows)
-        data = replace(data, recipe=replace(recipe, wrap=found.wrap), rows=Rows(len(store), found.bad_rows), dropped=dropped)
+        data = replace(
+            data, recipe=replace(recipe, wrap=found.wrap), rows=Rows(len(store), found.bad_rows), dropped=dropped
+        )
         data = data._materialised() if store.in_memory else data
         if not dropped and not found.wrap:
             data.__dict__["summary"] = found
@@ -150,12 +152,6 @@ class Dataset:
     def in_memory(self) -> bool:
         """Whether the events are held in memory (else they are read from the file as they are asked for)."""
         return self.store.in_memory
-
-    @cached_property
-    def row_bytes(self) -> int:
-        """About how many bytes an event takes."""
-        sizes = {unit.part.name: unit.part.bytes for unit in self.recipe.units}
-        return max(1, sum(sizes.values()))
 
     @cached_property
     def summary(self) -> Summary:
@@ -203,7 +199,9 @@ class Dataset:
     def with_context(self, context: Any, columns: Columns = None) -> Dataset:
         """Columns of x (names or patterns) moved to the context, or an array of contexts put beside x."""
         if self.context_spec is not None:
-            raise DataError(f"{self.origin}: context is given twice; the data have {listing(self.context_spec)} already")
+            raise DataError(
+                f"{self.origin}: context is given twice; the data have {listing(self.context_spec)} already"
+            )
         if _is_patterns(context):
             return self._with(with_context(self.recipe, self.store, context))
         return self._beside(field_store(context, columns, "context"))
@@ -243,7 +241,9 @@ class Dataset:
         """The events in order, ``size`` at a time."""
         return rechunk(in_order(self), _positive(size))
 
-    def shuffled(self, size: int, seed: int = 0, epoch: int = 0, *, buffer: int | None = None, start: int = 0) -> Iterator[Events]:
+    def shuffled(
+        self, size: int, seed: int = 0, epoch: int = 0, *, buffer: int | None = None, start: int = 0
+    ) -> Iterator[Events]:
         """Every event once in a random order, ``size`` at a time; the order is a function of (seed, epoch, buffer).
 
         Files that are not in memory are read in contiguous blocks in random order and shuffled within a buffer of ``buffer`` events
@@ -289,7 +289,9 @@ class Dataset:
             extra = _spread(extra, self.rows)
         store = JoinedStore([self.store, extra])
         added = make_recipe(store)
-        recipe = replace(self.recipe, context=added.context or self.recipe.context, weight=added.weight or self.recipe.weight)
+        recipe = replace(
+            self.recipe, context=added.context or self.recipe.context, weight=added.weight or self.recipe.weight
+        )
         data = replace(self, store=store, recipe=recipe)
         verify(data.summary, extra.origin, "error", data.weighted)
         return data
@@ -306,9 +308,11 @@ def event_parts(events: Events, spec: EventSpec, context_spec: EventSpec | None)
     """Parts and arrays of events: fields under their names, the context's under ``context.<name>``, the weight as ``weight``."""
     parts: list[Part] = []
     arrays: dict[str, Any] = {}
-    groups: list[tuple[Role, Events | None, EventSpec | None]] = [("x", events, spec), ("context", events.context, context_spec)]
+    groups: list[tuple[Role, Events, EventSpec]] = [("x", events, spec)]
+    if events.context is not None and context_spec is not None:
+        groups.append(("context", events.context, context_spec))
     for role, source, forms in groups:
-        for name, form in (forms or {}).items() if source is not None else ():
+        for name, form in forms.items():
             stored = part_name(name, role)
             parts.append(Part(stored, form, source.fields[name].dtype, name, role))
             arrays[stored] = source.fields[name]
@@ -328,7 +332,9 @@ def _spread(extra: MemoryStore, rows: Rows) -> MemoryStore:
 
 
 def _is_patterns(value: Any) -> bool:
-    return isinstance(value, str) or (isinstance(value, (list, tuple)) and len(value) > 0 and all(isinstance(v, str) for v in value))
+    return isinstance(value, str) or (
+        isinstance(value, (list, tuple)) and len(value) > 0 and all(isinstance(v, str) for v in value)
+    )
 
 
 def _positive(size: int) -> int:
@@ -337,25 +343,28 @@ def _positive(size: int) -> int:
     return int(size)
 
 
-def as_dataset(data: Any, context: Any = None, weight: Any = None) -> Dataset:
+def as_dataset(data: Any, context: Any = None, weight: Any = None, *, trainable: bool = True) -> Dataset:
     """What ``fit`` makes of what the user gave: a data set, a path, an array, a tensor, a data frame or a dictionary.
 
-    ``context`` and ``weight`` are arrays, or names of columns of the data. Giving either twice is an error.
+    ``context`` and ``weight`` are arrays, or names of columns of the data. Giving either twice is an error, and so are data that
+    :func:`check_trainable` refuses, unless ``trainable`` is False.
     """
     if isinstance(data, (str, os.PathLike)):
         data = _read(data, context, weight)
         context, weight = (None if _is_patterns(context) else context, None if isinstance(weight, str) else weight)
-    if not isinstance(data, Dataset):
-        data = Dataset.from_arrays(data)
+    data = data if isinstance(data, Dataset) else Dataset.from_arrays(data)
     if context is not None:
         data = data.with_context(context)
-    return data if weight is None else data.with_weight(weight)
+    data = data if weight is None else data.with_weight(weight)
+    return check_trainable(data) if trainable else data
 
 
 def _read(path: Any, context: Any, weight: Any) -> Dataset:
     from pofx.data.reading import read
 
-    return read(path, context=context if _is_patterns(context) else None, weight=weight if isinstance(weight, str) else None)
+    return read(
+        path, context=context if _is_patterns(context) else None, weight=weight if isinstance(weight, str) else None
+    )
 
 
 def check_trainable(data: Dataset) -> Dataset:

@@ -48,7 +48,9 @@ class Events:
     def only(self) -> str:
         """The name of the only field."""
         if len(self.fields) != 1:
-            raise CapabilityError(f"expected events with a single field; these have {', '.join(self.fields)}: use .fields[name]")
+            raise CapabilityError(
+                f"expected events with a single field; these have {', '.join(self.fields)}: use .fields[name]"
+            )
         return next(iter(self.fields))
 
     @property

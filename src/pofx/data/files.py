@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import tempfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -62,11 +62,11 @@ def sniff(path: Path) -> str:
     """The format of an existing file: its extension, which the first bytes must not contradict."""
     named = format_by_name(path)
     with guard(path, named):
-        head = path.open("rb").read(4096)
+        head = _bytes_at(path, 0, 64)
     if not head:
         raise FormatError(f"{path}: the file is empty")
     found = next((what for magic, what in _MAGIC.items() if head.startswith(magic)), "")
-    user_block = named == "hdf5" and any(_has_hdf5(path, offset) for offset in (512, 1024, 2048))
+    user_block = named == "hdf5" and b"\x89HDF\r\n\x1a\n" in [_bytes_at(path, k, 8) for k in (512, 1024, 2048)]
     if found == named or user_block or (named == "csv" and not found):
         return named
     looks = f"looks like {found}" if found else f"does not begin as {named} does"
@@ -74,24 +74,28 @@ def sniff(path: Path) -> str:
     raise FormatError(f"{path}: the name says {named}, but the content {looks}{hint}")
 
 
-def _has_hdf5(path: Path, offset: int) -> bool:
+def _bytes_at(path: Path, offset: int, count: int) -> bytes:
     with path.open("rb") as file:
         file.seek(offset)
-        return file.read(8) == b"\x89HDF\r\n\x1a\n"
+        return file.read(count)
 
 
 @contextmanager
 def guard(path: Path, what: str) -> Iterator[None]:
-    """Whatever a library makes of a damaged or foreign file comes out as a ``FormatError`` with the file's name."""
+    """Every error names the file, and whatever a library makes of a damaged or foreign file comes out as a ``FormatError``."""
     try:
         yield
-    except PofxError:
-        raise
+    except PofxError as error:
+        if str(path) in str(error):
+            raise
+        raise type(error)(f"{path}: {error}") from error
     except PermissionError:
         raise FormatError(f"{path}: no permission to read or write this file") from None
     except Exception as error:
         line = (str(error).strip().splitlines() or [""])[0][:300]
-        raise FormatError(f"{path}: cannot be used as {what} (damaged or truncated?): {type(error).__name__}: {line}") from error
+        raise FormatError(
+            f"{path}: cannot be used as {what} (damaged or truncated?): {type(error).__name__}: {line}"
+        ) from error
 
 
 @contextmanager
@@ -105,31 +109,22 @@ def atomic(path: Path) -> Iterator[Path]:
     try:
         with guard(path, "a file to write"):
             yield temporary
-            os.replace(temporary, path)
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 class Spool:
-    """Rows of float64 or float32 written once to a temporary file and then read through a memory map; the file goes with the object."""
+    """Blocks of rows written once to a temporary file, which goes with this object; ``array`` maps it, shape ``(n, width)``."""
 
-    def __init__(self, width: int, dtype: np.dtype[Any]) -> None:
-        self.width, self.dtype = width, dtype
+    def __init__(self, blocks: Iterable[Any], width: int) -> None:
         handle, name = tempfile.mkstemp(suffix=".pofx")
-        self._file: IO[bytes] = os.fdopen(handle, "wb")
-        self._name = name
         self._finalizer = weakref.finalize(self, _remove, name)
-
-    def append(self, rows: Any) -> None:
-        """Add a block of shape ``(n, width)``."""
-        self._file.write(np.ascontiguousarray(rows, dtype=self.dtype).tobytes())
-
-    def finish(self) -> Any:
-        """The memory map, shape ``(n, width)``."""
-        self._file.close()
-        if os.path.getsize(self._name) == 0:
-            return np.empty((0, self.width), self.dtype)
-        return np.memmap(self._name, self.dtype, "r").reshape(-1, self.width)
+        with os.fdopen(handle, "wb") as file:
+            for block in blocks:
+                file.write(np.ascontiguousarray(block, np.float64).tobytes())
+        empty = Path(name).stat().st_size == 0
+        self.array = np.empty((0, width)) if empty else np.memmap(name, np.float64, "r").reshape(-1, width)
 
 
 def _remove(name: str) -> None:

@@ -45,7 +45,11 @@ def _samples(data: Dataset) -> Iterator[Events]:
 
 
 def _bytes(events: Events) -> Iterator[bytes]:
-    arrays = [*events.fields.values(), *events.masks.values(), *(a for a in (events.weight, events.index) if a is not None)]
+    arrays = [
+        *events.fields.values(),
+        *events.masks.values(),
+        *(a for a in (events.weight, events.index) if a is not None),
+    ]
     for array in arrays:
         yield np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False)).tobytes()
     if events.context is not None:

@@ -6,12 +6,15 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pofx.data.dataset import Dataset
 from pofx.data.files import existing, guard, sniff
 from pofx.data.formats import module_for
-from pofx.data.layout import Request, Stored
+from pofx.data.layout import Stored
+from pofx.data.options import Request
 from pofx.data.recipe import make_recipe
 from pofx.data.rows import Rows
 from pofx.data.scan import ColumnSummary
+from pofx.data.store import Store
 from pofx.errors import PofxError
 
 __all__ = ["ColumnInfo", "Entry", "Info", "describe"]
@@ -29,7 +32,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class ColumnInfo:
-    """One column: name, unit, declared type, stored type, smallest and largest finite value, how many are NaN or infinite; or its problem."""
+    """One column: name, unit, declared and stored type, range of the finite values, how many are NaN or infinite; or its problem."""
 
     name: str
     unit: str = ""
@@ -57,14 +60,18 @@ class Info:
     def __str__(self) -> str:
         rows = "" if self.rows is None else f", {self.rows} rows"
         lines = [f"{self.path}: {self.format}, {_size(self.bytes)}{rows}"]
-        lines += _table(["name", "what", "shape", "type"], [[e.name, e.what, _shape(e.shape), e.type] for e in self.entries])
-        lines += _table(["column", "role", "unit", "type", "stored", "low", "high", "NaN"], [_row(c) for c in self.columns])
+        lines += _table(
+            ["name", "what", "shape", "type"], [[e.name, e.what, _shape(e.shape), e.type] for e in self.entries]
+        )
+        lines += _table(
+            ["column", "role", "unit", "type", "stored", "low", "high", "NaN"], [_row(c) for c in self.columns]
+        )
         return "\n".join([*lines, *([f"note: {self.note}"] if self.note else [])])
 
 
 def _row(column: ColumnInfo) -> list[str]:
     if column.problem:
-        return [column.name, column.role, column.unit, "-", column.dtype, column.problem, "", ""]
+        return [column.name, column.role, column.unit, "-", column.dtype, "", "", column.problem.partition(";")[0]]
     ends = ["" if end is None else f"{end:.6g}" for end in (column.low, column.high)]
     return [column.name, column.role, column.unit, column.type, column.dtype, *ends, str(column.not_finite)]
 
@@ -74,7 +81,9 @@ def _table(head: list[str], rows: list[list[str]], most: int = 200) -> list[str]
         return []
     shown = [head, *rows[:most]]
     widths = [min(48, max(len(row[i]) for row in shown)) for i in range(len(head))]
-    lines = ["  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in shown]
+    lines = [
+        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in shown
+    ]
     return ["", *lines, *([f"  ... ({len(rows)} in all)"] if len(rows) > most else [])]
 
 
@@ -100,10 +109,11 @@ def describe(path: str | os.PathLike[str], *, key: str | list[str] | None = None
     name = sniff(full)
     reader = module_for(name)
     with guard(full, name):
-        entries = tuple(Entry(s.name, "array", s.shape, str(s.dtype)) if isinstance(s, Stored) else s for s in reader.inspect(full))
-        request = Request(key=(key,) if isinstance(key, str) else tuple(key or ()))
+        entries = tuple(
+            Entry(s.name, "array", s.shape, str(s.dtype)) if isinstance(s, Stored) else s for s in reader.inspect(full)
+        )
         try:
-            rows, columns, note = *_columns(reader.open_store(full, request)), ""
+            rows, columns, note = *_columns(reader.open_store(full, Request.of(key))), ""
         except PofxError as error:
             if key is not None or not entries:
                 raise
@@ -111,17 +121,22 @@ def describe(path: str | os.PathLike[str], *, key: str | list[str] | None = None
     return Info(full, name, full.stat().st_size, entries, rows, columns, note)
 
 
-def _columns(store) -> tuple[int, tuple[ColumnInfo, ...]]:  # type: ignore[no-untyped-def]
-    from pofx.data.dataset import Dataset
-
+def _columns(store: Store) -> tuple[int, tuple[ColumnInfo, ...]]:
     good = tuple(part for part in store.parts if not part.problem)
     bad = [ColumnInfo(p.name, dtype=str(p.dtype), role=p.role, problem=p.problem) for p in store.parts if p.problem]
     if not good:
         return len(store), tuple(bad)
-    units = [name for part in good for name in ([part.name] if part.field.kind != "vector" else part.field.names) if part.role == "x"]
+    units = [
+        name
+        for part in good
+        for name in ([part.name] if part.field.kind != "vector" else part.field.names)
+        if part.role == "x"
+    ]
     recipe = make_recipe(store, columns=units) if units else make_recipe(store)
     found = Dataset(store, recipe, Rows(len(store))).summary
-    types = {(unit.part.role, unit.column.name if unit.column else unit.name): str(unit.part.dtype) for unit in recipe.units}
+    types: dict[tuple[str, str], str] = {
+        (unit.part.role, unit.column.name if unit.column else unit.name): str(unit.part.dtype) for unit in recipe.units
+    }
     columns = [_info(key, entry, types) for key, entry in found.columns.items()]
     if found.weight is not None:
         columns.append(_info("weight", found.weight, types))
@@ -130,7 +145,7 @@ def _columns(store) -> tuple[int, tuple[ColumnInfo, ...]]:  # type: ignore[no-un
 
 def _info(key: str, entry: ColumnSummary, types: dict[tuple[str, str], str]) -> ColumnInfo:
     role = "context" if key.startswith("context ") else "weight" if key == "weight" else "x"
-    column, empty = entry.column, entry.low > entry.high
-    ends = (None, None) if empty else (entry.low, entry.high)
+    column = entry.column
+    low, high = (None, None) if entry.low > entry.high else (entry.low, entry.high)
     dtype = types.get((role, column.name), "")
-    return ColumnInfo(column.name, column.unit, column.type, dtype, *ends, entry.not_finite, role)
+    return ColumnInfo(column.name, column.unit, column.type, dtype, low, high, entry.not_finite, role)

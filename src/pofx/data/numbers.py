@@ -53,7 +53,12 @@ def as_floats(array: Array, where: str, dtype: npt.DTypeLike | None = None) -> A
     reason = problem_with(array.dtype)
     if reason:
         raise DataError(f"{where} {reason}{_example(array)}")
-    if array.dtype.kind in "iu" and array.dtype.itemsize == 8 and array.size and max(-int(array.min()), int(array.max())) > 2**53:
+    if (
+        array.dtype.kind in "iu"
+        and array.dtype.itemsize == 8
+        and array.size
+        and max(-int(array.min()), int(array.max())) > 2**53
+    ):
         logger.warning("%s holds integers beyond 2**53, which float64 rounds", where)
     with np.errstate(over="ignore"):
         return array.astype(float_type(array.dtype) if dtype is None else np.dtype(dtype), copy=False)
@@ -83,14 +88,18 @@ def as_numpy(data: Any) -> Array:
     try:
         return np.asarray(data)
     except (ValueError, TypeError) as error:
-        raise ShapeError(f"expected an array with rows of equal length; got {type(data).__name__} ({_first_line(error)})") from None
+        raise ShapeError(
+            f"expected an array with rows of equal length; got {type(data).__name__} ({_first_line(error)})"
+        ) from None
 
 
 def _converted(data: Any, method: str) -> Array:
     try:
         return np.asarray(getattr(data, method)())
     except (ValueError, TypeError, RuntimeError) as error:
-        reason = "rows of different lengths need a cloud field" if "awkward" in type(data).__module__ else _first_line(error)
+        reason = (
+            "rows of different lengths need a cloud field" if "awkward" in type(data).__module__ else _first_line(error)
+        )
         raise ShapeError(f"cannot make a plain array out of {type(data).__name__}: {reason}") from None
 
 

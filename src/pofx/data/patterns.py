@@ -10,7 +10,17 @@ from fnmatch import fnmatchcase
 from pofx.data.spec import Column, parse_column
 from pofx.errors import ColumnError
 
-__all__ = ["Declarations", "Patterns", "close", "declare_columns", "is_pattern", "listing", "match", "match_names", "parse_declarations"]
+__all__ = [
+    "Declarations",
+    "Patterns",
+    "close",
+    "declare_columns",
+    "is_pattern",
+    "listing",
+    "match",
+    "match_names",
+    "parse_declarations",
+]
 
 Patterns = str | Sequence[str]
 Declarations = Column | str | Iterable[Column | str]
@@ -46,12 +56,13 @@ def match_names(patterns: Patterns, names: Sequence[str], where: str) -> list[st
     ['a', 'c']
     """
     wanted = [patterns] if isinstance(patterns, str) else list(patterns)
+    odd = [pattern for pattern in wanted if type(pattern) is not str]
+    if odd:
+        raise ColumnError(f"{where}: expected names or patterns of columns; got {odd[0]!r}")
     if wanted and all(p.startswith("!") and p not in names for p in wanted):
         wanted = ["*", *wanted]
     chosen: dict[str, None] = {}
     for pattern in wanted:
-        if not isinstance(pattern, str):
-            raise ColumnError(f"{where}: expected names or patterns of columns; got {pattern!r}")
         negative = pattern.startswith("!") and pattern not in names
         found = match(pattern[1:] if negative else pattern, names)
         if not found:
@@ -79,7 +90,9 @@ def declare_columns(columns: Sequence[Column], declare: Declarations, where: str
             raise ColumnError(f"{where}: declared column {item.name!r} matches none; {close(item.name, names)}")
         for name in found:
             if name in target:
-                raise ColumnError(f"{where}: column {name!r} is declared twice ({target[name].name!r} and {item.name!r})")
+                raise ColumnError(
+                    f"{where}: column {name!r} is declared twice ({target[name].name!r} and {item.name!r})"
+                )
             target[name] = item
     chosen = loose | exact
     return tuple(replace(chosen[c.name], name=c.name) if c.name in chosen else c for c in columns)

@@ -89,6 +89,12 @@ class Recipe:
         """The names of the parts to be read."""
         return tuple(dict.fromkeys(unit.part.name for unit in self.units))
 
+    @cached_property
+    def row_bytes(self) -> int:
+        """About how many bytes an event takes."""
+        sizes = {unit.part.name: unit.part.bytes for unit in self.units}
+        return max(1, sum(sizes.values()))
+
     @property
     def units(self) -> tuple[Unit, ...]:
         """Everything in use."""
@@ -98,7 +104,7 @@ class Recipe:
         """Events (without index) from raw rows."""
         weight = None
         if self.weight is not None:
-            column = raw[self.weight.part.name].reshape(len(raw[self.weight.part.name]), -1)[:, self.weight.number]
+            column = _Piece(self.weight.part, (self.weight.number,))(raw)[:, 0]
             weight = as_floats(column, repr(self.weight.name), np.float64)
         context = self._events(self._context, raw) if self.context else None
         return self._events(self._x, raw).replace(context=context, weight=weight)
@@ -178,15 +184,27 @@ def make_recipe(
     """
     units = [unit for part in store.parts for unit in _units(part)]
     _check_unique(units, store.origin)
-    w = [u for u in units if u.part.role == "weight"] if weight is None else _expand([weight], units, store.origin, "weight")
-    c = [u for u in units if u.part.role == "context"] if context is None else _expand(context, units, store.origin, "context")
+    w = (
+        [u for u in units if u.part.role == "weight"]
+        if weight is None
+        else _expand([weight], units, store.origin, "weight")
+    )
+    c = (
+        [u for u in units if u.part.role == "context"]
+        if context is None
+        else _expand(context, units, store.origin, "context")
+    )
     free = [u for u in units if u.part.role == "x" and u not in c and u not in w]
     return _checked(store, free if columns is None else _expand(columns, free, store.origin, "columns"), c, w, declare)
 
 
-def _checked(store: Store, x: Sequence[Unit], context: Sequence[Unit], weight: Sequence[Unit], declare: Declarations) -> Recipe:
+def _checked(
+    store: Store, x: Sequence[Unit], context: Sequence[Unit], weight: Sequence[Unit], declare: Declarations
+) -> Recipe:
     if not x:
-        raise ColumnError(f"{store.origin}: no column is left for x; there are {listing(p.name for p in store.parts) or 'none'}")
+        raise ColumnError(
+            f"{store.origin}: no column is left for x; there are {listing(p.name for p in store.parts) or 'none'}"
+        )
     if len(weight) > 1 or (weight and weight[0].column is None):
         raise ColumnError(f"{store.origin}: expected one weight column; got {listing(u.name for u in weight)}")
     if weight and weight[0] in context:
@@ -194,7 +212,9 @@ def _checked(store: Store, x: Sequence[Unit], context: Sequence[Unit], weight: S
     for unit in (*x, *context, *weight):
         problem = unit.part.problem or problem_with(unit.part.dtype)
         if problem:
-            raise DataError(f"{store.origin}: column {unit.name!r} {problem}; leave it out with columns='!{unit.name}', or choose others")
+            raise DataError(
+                f"{store.origin}: column {unit.name!r} {problem}; leave it out with columns='!{unit.name}', or choose others"
+            )
     declared = _declared((*x, *context), parse_declarations(declare), store.origin)
     return Recipe(declared[: len(x)], declared[len(x) :], weight[0] if weight else None)
 
@@ -246,4 +266,6 @@ def with_context(recipe: Recipe, store: Store, context: Patterns) -> Recipe:
 def with_weight(recipe: Recipe, store: Store, weight: str) -> Recipe:
     """This column of x becomes the weight."""
     chosen = _expand([weight], recipe.x, store.origin, "weight")
-    return replace(_checked(store, [u for u in recipe.x if u not in chosen], recipe.context, chosen, ()), wrap=recipe.wrap)
+    return replace(
+        _checked(store, [u for u in recipe.x if u not in chosen], recipe.context, chosen, ()), wrap=recipe.wrap
+    )

@@ -27,7 +27,9 @@ _BLOCK = 1 << 20
 def row_hash(rows: Numbers, seed: int) -> Hashes:
     """64 well-mixed bits per row number (splitmix64, Steele et al. 2014); a bijection for every seed."""
     with np.errstate(over="ignore"):
-        z = rows.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64((seed * 0xD1342543DE82EF95 + 0x2545F4914F6CDD1D) & _LAST)
+        z = rows.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(
+            (seed * 0xD1342543DE82EF95 + 0x2545F4914F6CDD1D) & _LAST
+        )
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         return z ^ (z >> np.uint64(31))
@@ -106,7 +108,9 @@ class Rows:
 def split_rows(rows: Rows, fractions: tuple[float, ...], seed: int) -> tuple[Rows, ...]:
     """Disjoint parts of the rows, of sizes ``fractions * count`` (rounded; at least one row where a fraction is positive)."""
     if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
-        raise ConfigError(f"a split needs three fractions (train, val, test) that are not negative and sum to 1; got {fractions}")
+        raise ConfigError(
+            f"a split needs three fractions (train, val, test) that are not negative and sum to 1; got {fractions}"
+        )
     sizes = [max(round(rows.count * f), 1) if f > 0 else 0 for f in fractions[1:]]
     ends = [max(rows.count - sum(sizes), 0), max(rows.count - sizes[1], 0), rows.count]
     marks = [0, *(_order_statistic(rows, seed, k) for k in ends)]

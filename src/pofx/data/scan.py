@@ -159,15 +159,21 @@ def verify(found: Summary, origin: str, nan: Literal["error", "drop"], weighted:
         if entry.broken:
             raise _broken(entry, origin)
     if found.rows == 0 or len(found.bad_rows) == found.rows:
-        raise DataError(f"{origin}: no rows" + (f" are left of {found.rows} after dropping those with NaN" if found.rows else ""))
+        raise DataError(
+            f"{origin}: no rows" + (f" are left of {found.rows} after dropping those with NaN" if found.rows else "")
+        )
     if weighted and not found.weight_sum > 0:
-        raise DataError(f"{origin}: the weights must have a positive sum; theirs is {found.weight_sum:g} over {found.rows} rows")
+        raise DataError(
+            f"{origin}: the weights must have a positive sum; theirs is {found.weight_sum:g} over {found.rows} rows"
+        )
 
 
 def _broken(entry: ColumnSummary, origin: str) -> DataError:
     column, (row, value) = entry.column, entry.first_broken or (0, np.nan)
     ends = f"[{'-inf' if column.low is None else column.low}, {'inf' if column.high is None else column.high}]"
-    rule = {"discrete": f"integers in {ends}", "periodic": f"values within one period of {ends}"}.get(column.type, f"values in {ends}")
+    rule = {"discrete": f"integers in {ends}", "periodic": f"values within one period of {ends}"}.get(
+        column.type, f"values in {ends}"
+    )
     return DataError(
         f"{origin}: column {column.name!r} is declared {column.type}, {rule} {column.unit}".rstrip()
         + f"; got {value:.9g} in row {row} ({entry.broken} such values)"

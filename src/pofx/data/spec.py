@@ -14,7 +14,18 @@ from typing import Any, Literal, get_args
 
 from pofx.errors import ColumnError
 
-__all__ = ["Axis", "Column", "ColumnType", "EventSpec", "Field", "Kind", "parse_column", "spec_from_dict", "spec_to_dict", "vector_spec"]
+__all__ = [
+    "Axis",
+    "Column",
+    "ColumnType",
+    "EventSpec",
+    "Field",
+    "Kind",
+    "parse_column",
+    "spec_from_dict",
+    "spec_to_dict",
+    "vector_spec",
+]
 
 ColumnType = Literal["real", "bounded", "periodic", "discrete"]
 Kind = Literal["vector", "grid", "cloud"]
@@ -52,7 +63,9 @@ class Column:
             if end is not None and not math.isfinite(end):
                 raise ColumnError(f"{where}: a range end must be finite (leave it out for an open end); got {end}")
         if self.type == "periodic" and (self.low is None or self.high is None):
-            raise ColumnError(f"{where}: a periodic column needs both ends of its period; got low={self.low}, high={self.high}")
+            raise ColumnError(
+                f"{where}: a periodic column needs both ends of its period; got low={self.low}, high={self.high}"
+            )
         if self.type == "bounded" and self.low is None and self.high is None:
             raise ColumnError(f"{where}: a bounded column needs low, high or both")
         if self.low is not None and self.high is not None and self.low >= self.high:
@@ -78,7 +91,9 @@ class Axis:
         if self.cells < 1:
             raise ColumnError(f"axis {self.name!r}: expected at least one cell; got {self.cells}")
         if self.edges is not None and len(self.edges) != self.cells + 1:
-            raise ColumnError(f"axis {self.name!r}: expected {self.cells + 1} edges for {self.cells} cells; got {len(self.edges)}")
+            raise ColumnError(
+                f"axis {self.name!r}: expected {self.cells + 1} edges for {self.cells} cells; got {len(self.edges)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -103,12 +118,18 @@ class Field:
             raise ColumnError(f"expected a kind out of {', '.join(get_args(Kind))}; got {self.kind!r}")
         rank = {"vector": 1, "grid": 1 + len(self.axes), "cloud": 2}[self.kind]
         if len(self.shape) != rank or (self.kind == "grid" and not self.axes):
-            raise ColumnError(f"a {self.kind} field needs a shape of {rank} numbers (and a grid needs axes); got {self.shape}")
+            raise ColumnError(
+                f"a {self.kind} field needs a shape of {rank} numbers (and a grid needs axes); got {self.shape}"
+            )
         wanted = self.shape[-1] if self.kind == "cloud" else self.shape[0]
         if len(self.columns) != wanted:
-            raise ColumnError(f"a {self.kind} field of shape {self.shape} needs {wanted} columns; got {len(self.columns)}")
+            raise ColumnError(
+                f"a {self.kind} field of shape {self.shape} needs {wanted} columns; got {len(self.columns)}"
+            )
         if self.kind == "grid" and tuple(axis.cells for axis in self.axes) != self.shape[1:]:
-            raise ColumnError(f"the axes have {tuple(axis.cells for axis in self.axes)} cells; the shape says {self.shape[1:]}")
+            raise ColumnError(
+                f"the axes have {tuple(axis.cells for axis in self.axes)} cells; the shape says {self.shape[1:]}"
+            )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -160,7 +181,9 @@ def _number(text: str, whole: str) -> float | None:
             return math.pi * float({"": "1", "-": "-1", "+": "1"}.get(factor, factor))
         return float(stripped)
     except ValueError:
-        raise ColumnError(f"expected a number (or a multiple of pi) for a range end; got {text!r} in {whole!r}") from None
+        raise ColumnError(
+            f"expected a number (or a multiple of pi) for a range end; got {text!r} in {whole!r}"
+        ) from None
 
 
 def spec_to_dict(spec: EventSpec) -> dict[str, Any]:
@@ -175,5 +198,7 @@ def spec_from_dict(plain: Mapping[str, Any]) -> dict[str, Field]:
 
 def _field(plain: Mapping[str, Any]) -> Field:
     columns: Sequence[Mapping[str, Any]] = plain["columns"]
-    axes = tuple(Axis(**{**axis, "edges": None if axis["edges"] is None else tuple(axis["edges"])}) for axis in plain["axes"])
+    axes = tuple(
+        Axis(**{**axis, "edges": None if axis["edges"] is None else tuple(axis["edges"])}) for axis in plain["axes"]
+    )
     return Field(plain["kind"], tuple(plain["shape"]), tuple(Column(**column) for column in columns), axes)

@@ -16,7 +16,7 @@ from pofx.data.numbers import Array
 from pofx.data.spec import Field
 from pofx.errors import DataError, ShapeError
 
-__all__ = ["JoinedStore", "MemoryStore", "Part", "Role", "Store", "mask_name", "part_name", "same_length"]
+__all__ = ["JoinedStore", "MemoryStore", "Part", "Role", "Store", "loaded", "mask_name", "part_name", "same_length"]
 
 Role = Literal["x", "context", "weight"]
 
@@ -70,7 +70,7 @@ def mask_name(part: str) -> str:
 
 def part_name(field: str, role: Role) -> str:
     """The name under which a field of x (its own) or of the context (``context.<name>``) is stored."""
-    return field if role == "x" or field == role else f"{role}.{field}"
+    return field if role in ("x", field) else f"{role}.{field}"
 
 
 def same_length(lengths: Mapping[str, int], origin: str) -> int:
@@ -104,6 +104,12 @@ class MemoryStore:
         if self.in_memory:
             return {key: self.arrays[key][start:stop] for key in wanted}
         return {key: np.array(self.arrays[key][start:stop]) for key in wanted}
+
+
+def loaded(store: Store, names: Sequence[str]) -> MemoryStore:
+    """The named parts of a store, all rows in memory."""
+    parts = tuple(part for part in store.parts if part.name in names)
+    return MemoryStore(store.origin, parts, store.rows(0, len(store), names))
 
 
 class JoinedStore:

@@ -57,7 +57,7 @@ def rechunk(pieces: Iterable[Events], size: int) -> Iterator[Events]:
 
 def block_rows(data: Dataset, target: int = _BLOCK_BYTES) -> int:
     """Rows of a block: about ``target`` bytes, in whole grains of the store."""
-    rows = max(1, target // data.row_bytes)
+    rows = max(1, target // data.recipe.row_bytes)
     grain = data.store.grain
     return max(1, round(rows / grain)) * grain
 
@@ -80,7 +80,7 @@ def shuffled(data: Dataset, size: int, key: tuple[int, int], buffer: int | None,
     if data.store.in_memory or data.rows.chosen is not None:
         yield from _gathered(data, size, key, start)
         return
-    wanted = buffer or max(4 * size, _BUFFER_BYTES // data.row_bytes)
+    wanted = buffer or max(4 * size, _BUFFER_BYTES // data.recipe.row_bytes)
     block = min(block_rows(data), max(wanted // 4, data.store.grain))
     order = np.random.default_rng((*key, 0)).permutation(-(-data.rows.total // block))
     together = max(1, wanted // block)
@@ -107,5 +107,3 @@ def _from(data: Dataset, groups: list[np.ndarray], block: int, key: tuple[int, i
         for first in range(skip, len(order), 1 << 16):
             yield events[order[first : first + (1 << 16)]]
         skip = 0
-
-

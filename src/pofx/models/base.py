@@ -33,7 +33,8 @@ class Capabilities:
     """What a family can do; what is not declared raises a typed error.
 
     ``kinds`` of fields; ``density`` exact, estimate, bound or none; ``decode`` (noise to events) and ``encode`` (events to noise);
-    ``context``: kinds of context fields it takes; ``teacher``: needs one; ``periodic``: keeps circular latent columns circular.
+    ``context``: kinds of context fields it takes; ``teacher``: needs one; ``periodic``: keeps circular latent columns circular;
+    ``precision``: ``"float64"`` for closed forms, which are computed in float64 whatever :class:`pofx.Training` says.
     """
 
     kinds: frozenset[Kind] = frozenset({"vector"})
@@ -43,6 +44,7 @@ class Capabilities:
     context: frozenset[Kind] = frozenset({"vector"})
     teacher: bool = False
     periodic: bool = False
+    precision: Literal["float64"] | None = None
 
 
 @dataclass(frozen=True)

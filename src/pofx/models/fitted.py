@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pofx.bijections.preprocessing import FieldStandardise, build_preprocessing, periodic_columns, preprocessing_from_config
+from pofx.bijections.fields import FieldStandardise
+from pofx.bijections.preprocessing import Preprocessing, build_preprocessing, periodic_columns, preprocessing_from_config
 from pofx.data.events import Events
 from pofx.data.spec import EventSpec
 from pofx.training.noise import Noise
@@ -75,7 +76,7 @@ class Preprocess(nn.ModuleDict):
 def _extra(part: nn.Module, name: str, events: Events, noise: Noise | None) -> dict[str, Tensor]:
     if isinstance(part, FieldStandardise):
         return {"mask": events.masks[name]} if name in events.masks else {}
-    if noise is not None and getattr(part, "stochastic", False):
+    if noise is not None and isinstance(part, Preprocessing) and part.discrete_columns:
         return {"noise": noise.uniform(f"dequantise/{name}", *events.fields[name].shape[1:])}
     return {}
 

@@ -43,7 +43,7 @@ def fit(
     resume: str,
 ) -> Model:
     """See :meth:`pofx.models.base.Family.fit`."""
-    training = training or Training()
+    training = _own_precision(family, training or Training())
     dataset, source, fitted, layout = prepare_fit(family, data, context, weight, training=training, init=init, teacher=teacher)
     record = train(fitted.body, family.phases(layout), source, training, resume=resume)
     fitted.eval()
@@ -58,6 +58,7 @@ def prepare_fit(
     family: Family, data: Any, context: Any, weight: Any, *, training: Training, init: Model | None = None, teacher: Model | None = None
 ) -> tuple[Dataset | None, Source, Fitted, Layout]:
     """Everything up to the first step: the data set (None for a source), the source, the untrained module, the layout."""
+    training = _own_precision(family, training)
     if family.capabilities.teacher and teacher is None:
         raise CapabilityError(f"{type(family).__name__} is a student: give fit(..., teacher=model)")
     dataset = None if _is_source(data) else as_dataset(data, context, weight)
@@ -79,6 +80,11 @@ def prepare_fit(
         dataset.train, dataset.val, lambda events, noise: fitted.prepare(events, noise)[0], batch_size=training.batch_size, seed=training.seed
     )
     return dataset, source, fitted, layout
+
+
+def _own_precision(family: Family, training: Training) -> Training:
+    precision = family.capabilities.precision
+    return training if precision is None else training.replace(precision=precision)
 
 
 def _is_source(data: Any) -> bool:

@@ -23,13 +23,13 @@ from pofx.bijections.base import Bijection, Chain
 from pofx.bijections.coupling import Coupling
 from pofx.bijections.elements import AffineElement, Element, Elements
 from pofx.bijections.splines import RationalQuadratic
-from pofx.config import check_at_least, check_choice
+from pofx.config import check_at_least, check_between, check_choice
 from pofx.data.events import Events
 from pofx.models.base import Capabilities, Family, Layout
 from pofx.networks.dense import CouplingNetwork
-from pofx.networks.masked import ACTIVATIONS, MaskedNetwork
+from pofx.networks.masked import ACTIVATIONS, Dropout, MaskedNetwork
 from pofx.training.contract import Loss, Phase, Update
-from pofx.training.noise import Noise
+from pofx.training.noise import Noise, derive_seed
 
 __all__ = ["AutoregressiveFlow", "CouplingFlow", "FlowFamily", "SplineFlow"]
 
@@ -85,7 +85,7 @@ class FlowFamily(Family):
     hidden : widths of each layer's network.
     element : ``"spline"`` (rational-quadratic) or ``"affine"``.
     bins, bound : of the splines: bins inside [-bound, bound], the identity outside (in units of standardised data).
-    activation : of the networks.
+    activation, dropout : of the networks.
     """
 
     capabilities: ClassVar[Capabilities] = Capabilities(encode=True, periodic=True)
@@ -96,10 +96,12 @@ class FlowFamily(Family):
     bins: int = 8
     bound: float = 5.0
     activation: str = "silu"
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "layers", "bins")
         check_at_least(self, 1e-3, "bound")
+        check_between(self, 0.0, 0.9, "dropout")
         check_choice(self, "element", ("spline", "affine"))
         check_choice(self, "activation", tuple(ACTIVATIONS))
 
@@ -115,6 +117,7 @@ class FlowFamily(Family):
 
     def loss(self, body: nn.Module, events: Events, noise: Noise) -> Loss:
         """Negative log-likelihood in latent coordinates."""
+        Dropout.key(body, derive_seed(noise.seed, noise.scope, "dropout", noise.step))
         return Loss(-self.log_density(body, events))
 
     def log_density(self, body: Any, events: Events) -> Tensor:
@@ -152,6 +155,7 @@ class CouplingFlow(FlowFamily):
             self.hidden,
             context=_context_inputs(layout),
             activation=self.activation,
+            dropout=self.dropout,
             circular=_within(passive, layout.circular_columns),
         )
         return Coupling(network, elements, active, passive)
@@ -183,6 +187,7 @@ class AutoregressiveFlow(FlowFamily):
             self.hidden,
             context=_context_inputs(layout),
             activation=self.activation,
+            dropout=self.dropout,
             residual=self.residual,
             gated=self.gated,
             circular=circular,

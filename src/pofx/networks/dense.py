@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pofx.networks.masked import ACTIVATIONS
+from pofx.networks.masked import ACTIVATIONS, Dropout
 
 __all__ = ["MLP", "CouplingNetwork"]
 
@@ -59,12 +59,20 @@ class CouplingNetwork(nn.Module):
     """
 
     def __init__(
-        self, inputs: int, outputs: int, hidden: Sequence[int], *, context: int = 0, activation: str = "relu", circular: Sequence[int] = ()
+        self,
+        inputs: int,
+        outputs: int,
+        hidden: Sequence[int],
+        *,
+        context: int = 0,
+        activation: str = "relu",
+        dropout: float = 0.0,
+        circular: Sequence[int] = (),
     ) -> None:
         super().__init__()
         widths = [inputs + len(circular) + context, *hidden]
         self.layers = nn.ModuleList([nn.Linear(a, b) for a, b in zip(widths, [*hidden, outputs], strict=True)])
-        self.activation, self.circular = ACTIVATIONS[activation], list(circular)
+        self.activation, self.circular, self.dropout = ACTIVATIONS[activation], list(circular), Dropout(dropout)
         self.linear = [i for i in range(inputs) if i not in circular]
         nn.init.zeros_(self.layers[-1].weight)  # type: ignore[arg-type]
         nn.init.zeros_(self.layers[-1].bias)  # type: ignore[arg-type]
@@ -73,7 +81,7 @@ class CouplingNetwork(nn.Module):
         """``x`` of shape ``(inputs, n)``, context ``(n, c)``; the result has shape ``(outputs, n)``."""
         h = self._embed(x, context)
         for layer in self.layers[:-1]:
-            h = self.activation(layer(h))
+            h = self.dropout(self.activation(layer(h)))
         last = self.layers[-1]
         return torch.addmm(last.bias[:, None], last.weight, h.t())  # type: ignore[index,arg-type]
 

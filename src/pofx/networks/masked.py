@@ -10,7 +10,8 @@ Inside, activations are kept as ``(units, n)``: rows of one degree are then cont
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -21,13 +22,44 @@ from torch.nn import functional as F
 
 from pofx.errors import ConfigError
 
-__all__ = ["MaskedLinear", "MaskedNetwork"]
+__all__ = ["Dropout", "MaskedLinear", "MaskedNetwork"]
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu, "elu": F.elu, "tanh": torch.tanh}
 """Element-wise functions by the name that a config gives."""
 
 _BLOCKS = 6
 """Row blocks per matrix: more skip more zeros, fewer make larger products."""
+
+_RUN = 8
+"""Variables per run of the one-pass inverse."""
+
+
+class Dropout(nn.Module):
+    """Dropout (arXiv:1207.0580) whose masks come from a generator that the loss sets, keyed by seed and step; the identity in ``eval``.
+
+    >>> Dropout(0.5).eval()(torch.ones(2)).tolist()
+    [1.0, 1.0]
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+        self.generator: torch.Generator | None = None
+
+    def forward(self, h: Tensor) -> Tensor:
+        if not self.training or self.rate == 0.0 or self.generator is None:
+            return h
+        keep = torch.empty_like(h).bernoulli_(1.0 - self.rate, generator=self.generator)
+        return h * keep.div_(1.0 - self.rate)
+
+    @staticmethod
+    def key(module: nn.Module, seed: int) -> None:
+        """Give all dropout layers inside ``module`` one generator of this seed."""
+        layers = [part for part in module.modules() if isinstance(part, Dropout) and part.rate]
+        if layers:
+            generator = torch.Generator(next(module.parameters()).device).manual_seed(seed)
+            for layer in layers:
+                layer.generator = generator
 
 
 class MaskedLinear(nn.Module):
@@ -54,10 +86,6 @@ class MaskedLinear(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         """``(inputs, n)`` to ``(outputs, n)``."""
         return _BlockLinear.apply(h, self.weight * self.mask, self.bias, self.blocks)  # type: ignore[no-any-return,no-untyped-call]
-
-    def rows(self, h: Tensor, start: int, stop: int) -> Tensor:
-        """Units ``start`` to ``stop`` alone, of one degree, from the inputs that they may see (a prefix, which is all ``h`` need hold)."""
-        return torch.addmm(self.bias[start:stop, None], self.weight[start:stop, : len(h)], h)
 
 
 def _blocks(allowed: Tensor) -> tuple[tuple[int, int, int], ...]:
@@ -96,8 +124,9 @@ class _BlockLinear(torch.autograd.Function):
 class _Block(nn.Module):
     """h + W2 act(W1 act(h)), optionally gated: h + (A h') * sigmoid(B h')."""
 
-    def __init__(self, degrees: Sequence[int], activation: str, gated: bool) -> None:
+    def __init__(self, degrees: Sequence[int], activation: str, gated: bool, dropout: float) -> None:
         super().__init__()
+        self.dropout = Dropout(dropout)
         self.first, self.second = MaskedLinear(degrees, degrees), MaskedLinear(degrees, degrees)
         self.gate = MaskedLinear(degrees, degrees) if gated else None
         self.activation = ACTIVATIONS[activation]
@@ -110,7 +139,7 @@ class _Block(nn.Module):
         return h + (inner if gate is None else inner * torch.sigmoid(gate))
 
     def forward(self, h: Tensor) -> Tensor:
-        inner = self.activation(self.first(self.activation(h)))
+        inner = self.dropout(self.activation(self.first(self.activation(h))))
         return self.combine(h, self.second(inner), None if self.gate is None else self.gate(inner))
 
 
@@ -124,6 +153,7 @@ class MaskedNetwork(nn.Module):
     context : columns of the context (0 without one).
     activation : one of :data:`ACTIVATIONS`.
     residual, gated : all hidden layers of the same width become one linear map and residual blocks of two maps each.
+    dropout : rate, after each hidden layer.
     circular : variables that are angles in [-pi, pi); they enter as sine and cosine.
     """
 
@@ -136,6 +166,7 @@ class MaskedNetwork(nn.Module):
         activation: str = "relu",
         residual: bool = False,
         gated: bool = False,
+        dropout: float = 0.0,
         circular: Sequence[int] = (),
     ) -> None:
         super().__init__()
@@ -145,6 +176,7 @@ class MaskedNetwork(nn.Module):
             raise ConfigError(f"a residual network needs hidden layers of equal width; got {tuple(hidden)}")
         self.sizes, self.features, self.circular = tuple(sizes), len(sizes), tuple(circular)
         self.activation = ACTIVATIONS[activation]
+        self.edges = _cumulative(sizes)
         self.slots = [slice(*edges) for edges in pairwise(_cumulative(2 if i in circular else 1 for i in range(self.features)))]
         inputs = [i + 1 for i in range(self.features) for _ in range(2 if i in circular else 1)]
         outputs = [i + 1 for i, size in enumerate(sizes) for _ in range(size)]
@@ -153,12 +185,12 @@ class MaskedNetwork(nn.Module):
         self.first = MaskedLinear(inputs, self.degrees[0])
         pairs = list(pairwise(self.degrees))
         self.layers = nn.ModuleList(
-            [_Block(self.degrees[0], activation, gated) for _ in pairs] if residual else [MaskedLinear(a, b) for a, b in pairs]
+            [_Block(self.degrees[0], activation, gated, dropout) for _ in pairs] if residual else [MaskedLinear(a, b) for a, b in pairs]
         )
         self.last = MaskedLinear(self.degrees[-1], outputs, strict=True)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
-        self.residual = residual
+        self.residual, self.dropout = residual, Dropout(dropout)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """``x`` of shape ``(features, n)``, context ``(n, c)``; the result has shape ``(sum(sizes), n)``."""
@@ -166,9 +198,9 @@ class MaskedNetwork(nn.Module):
         if self.context is not None:
             h = h + self.context(context).t()
         if not self.residual:
-            h = self.activation(h)
+            h = self.dropout(self.activation(h))
         for layer in self.layers:
-            h = layer(h) if self.residual else self.activation(layer(h))
+            h = layer(h) if self.residual else self.dropout(self.activation(layer(h)))
         return self.last(self.activation(h) if self.residual else h)  # type: ignore[no-any-return]
 
     def sequence(self, n: int, context: Tensor | None, choose: Callable[[int, Tensor], Tensor]) -> Tensor:
@@ -176,15 +208,14 @@ class MaskedNetwork(nn.Module):
 
         Each hidden unit is computed once, as soon as the variables that it sees are known.
         """
-        offset = None if self.context is None else self.context(context).t()
-        state = _Progress(self, n, offset)
+        state = _Progress(self, n, None if self.context is None else self.context(context).t())
         chosen: list[Tensor] = []
-        row = 0
-        for i, size in enumerate(self.sizes):
+        for i in range(self.features):
+            if i % _RUN == 0:
+                state.open(i, min(i + _RUN, self.features) - 1)
             state.advance(i)
-            chosen.append(choose(i, self.last.rows(state.seen(-1), row, row + size)))
-            state.put(i, self._embed_one(i, chosen[-1]))
-            row += size
+            chosen.append(choose(i, state.linear(self.last, -1, self.edges[i], self.edges[i + 1])))
+            state.put(0, self._embed_one(i, chosen[-1]))
         return torch.stack(chosen)
 
     def _embed(self, x: Tensor) -> Tensor:
@@ -195,23 +226,28 @@ class MaskedNetwork(nn.Module):
 
 
 class _Progress:
-    """Activations computed so far: growing prefixes, one per layer. Buffers without gradients, concatenated pieces with them."""
+    """Activations computed so far, one growing prefix of units per level (level 0 is the inputs).
+
+    Variables are worked through in runs: at the start of a run one product brings in all that was known before, so that the steps inside
+    it multiply only what is new. Buffers without gradients, concatenated pieces with them.
+    """
 
     def __init__(self, network: MaskedNetwork, n: int, offset: Tensor | None) -> None:
-        self.network, self.offset, self.n = network, offset, n
+        self.network, self.offset = network, offset
         self.track = torch.is_grad_enabled()
-        widths = [network.slots[-1].stop, *[len(d) for d in self._layers()]]
+        widths = [network.slots[-1].stop, *[len(d) for d in self._levels()]]
         like = network.last.weight
-        self.rows: list[Any] = [like.new_zeros(0, n) if self.track else like.new_empty(width, n) for width in widths]
+        self.rows: list[Tensor] = [like.new_zeros(0, n) if self.track else like.new_empty(width, n) for width in widths]
         self.filled = [0 for _ in widths]
+        self.known: dict[int, tuple[int, int, Tensor]] = {}
 
-    def _layers(self) -> list[list[int]]:
-        """Degrees of every stored activation after the inputs; a residual block stores its inner activation and its output."""
+    def _levels(self) -> list[list[int]]:
+        """Degrees of every stored activation; a residual block stores its activated input, its inner activation, and the last one its output."""
         net = self.network
         return [net.degrees[0]] * (1 + 2 * len(net.layers)) if net.residual else net.degrees
 
-    def put(self, i: int, values: Tensor, level: int = 0) -> None:
-        """Append rows to a level (0 = the inputs)."""
+    def put(self, level: int, values: Tensor) -> None:
+        """Append units to a level."""
         stop = self.filled[level] + len(values)
         if self.track:
             self.rows[level] = torch.cat((self.rows[level], values))
@@ -219,11 +255,36 @@ class _Progress:
             self.rows[level][self.filled[level] : stop] = values
         self.filled[level] = stop
 
-    def seen(self, level: int) -> Tensor:
-        """The rows of a level that are known."""
-        level = level % len(self.rows)
-        part: Tensor = self.rows[level][: self.filled[level]]
-        return self.network.activation(part) if self.network.residual and level == len(self.rows) - 1 and self.track else part
+    def linear(self, layer: MaskedLinear, level: int, start: int, stop: int) -> Tensor:
+        """Units ``start`` to ``stop`` of a layer that reads a level."""
+        first, base, before = self.known[id(layer)]
+        part, seen = before[start - first : stop - first], self.filled[level]
+        if seen == base:
+            return part
+        return torch.addmm(part, layer.weight[start:stop, base:seen], self.rows[level][base:seen])
+
+    def open(self, first: int, last: int) -> None:
+        """Begin the run of variables ``first`` to ``last``: what is known contributes to all of its units at once."""
+        net = self.network
+        for layer, level, degrees in self._plan():
+            start, stop = (net.edges[first], net.edges[last + 1]) if degrees is None else (bisect_left(degrees, first), bisect_right(degrees, last))
+            seen = self.filled[level]
+            before = torch.addmm(layer.bias[start:stop, None], layer.weight[start:stop, :seen], self.rows[level][:seen])
+            self.known[id(layer)] = (start, seen, before)
+
+    def _plan(self) -> Iterator[tuple[MaskedLinear, int, list[int] | None]]:
+        """Every masked layer, the level it reads, and its units' degrees (None for the outputs)."""
+        net = self.network
+        yield net.first, 0, net.degrees[0]
+        for k, layer in enumerate(net.layers):
+            if net.residual:
+                yield layer.first, 1 + 2 * k, net.degrees[0]  # type: ignore[misc]
+                yield layer.second, 2 + 2 * k, net.degrees[0]  # type: ignore[misc]
+                if layer.gate is not None:
+                    yield layer.gate, 2 + 2 * k, net.degrees[0]  # type: ignore[misc]
+            else:
+                yield layer, 1 + k, net.degrees[k + 1]  # type: ignore[misc]
+        yield net.last, len(self.rows) - 1, None
 
     def advance(self, degree: int) -> None:
         """Compute all hidden units of this degree."""
@@ -232,25 +293,24 @@ class _Progress:
     def _plain(self, degree: int) -> None:
         net = self.network
         for level, layer in enumerate([net.first, *net.layers]):
-            start, stop = _range(net.degrees[level], degree)
+            start, stop = bisect_left(net.degrees[level], degree), bisect_right(net.degrees[level], degree)
             if stop > start:
-                h = layer.rows(self.seen(level), start, stop)  # type: ignore[operator]
-                self.put(0, net.activation(h if level or self.offset is None else h + self.offset[start:stop]), level + 1)
+                h = self.linear(layer, level, start, stop)  # type: ignore[arg-type]
+                self.put(level + 1, net.activation(h if level or self.offset is None else h + self.offset[start:stop]))
 
     def _residual(self, degree: int) -> None:
         net = self.network
-        start, stop = _range(net.degrees[0], degree)
+        start, stop = bisect_left(net.degrees[0], degree), bisect_right(net.degrees[0], degree)
         if stop == start:
             return
-        h = net.first.rows(self.seen(0), start, stop)
+        h = self.linear(net.first, 0, start, stop)
         h = h if self.offset is None else h + self.offset[start:stop]
         for k, block in enumerate(net.layers):
-            self.put(0, net.activation(h), 1 + 2 * k)
-            self.put(0, net.activation(block.first.rows(self.seen(1 + 2 * k), start, stop)), 2 + 2 * k)  # type: ignore[union-attr,operator]
-            inner = self.seen(2 + 2 * k)
-            gate = None if block.gate is None else block.gate.rows(inner, start, stop)  # type: ignore[union-attr,operator]
-            h = block.combine(h, block.second.rows(inner, start, stop), gate)  # type: ignore[union-attr,operator]
-        self.put(0, h if self.track else net.activation(h), 1 + 2 * len(net.layers))
+            self.put(1 + 2 * k, net.activation(h))
+            self.put(2 + 2 * k, net.activation(self.linear(block.first, 1 + 2 * k, start, stop)))  # type: ignore[arg-type]
+            gate = None if block.gate is None else self.linear(block.gate, 2 + 2 * k, start, stop)  # type: ignore[arg-type]
+            h = block.combine(h, self.linear(block.second, 2 + 2 * k, start, stop), gate)  # type: ignore[operator,arg-type]
+        self.put(1 + 2 * len(net.layers), net.activation(h))
 
 
 def _degrees(width: int, features: int, with_zero: bool) -> list[int]:
@@ -258,12 +318,6 @@ def _degrees(width: int, features: int, with_zero: bool) -> list[int]:
     low = 0 if with_zero or features == 1 else 1
     count = features - low if features > 1 else 1
     return sorted(low + math.floor(i * count / width) for i in range(width))
-
-
-def _range(degrees: Sequence[int], degree: int) -> tuple[int, int]:
-    from bisect import bisect_left, bisect_right
-
-    return bisect_left(degrees, degree), bisect_right(degrees, degree)
 
 
 def _cumulative(counts: Any) -> list[int]:

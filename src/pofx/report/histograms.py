@@ -1,7 +1,8 @@
 """One-dimensional histograms of two samples on common edges, with errors, pulls and what fell outside.
 
-Weighted counts s_b = sum w have variance v_b = sum w^2. The model is scaled by f = sum w_truth / sum w_model; the pull of a bin is
-(f m_b - t_b) / sqrt(v_t + f^2 v_m).
+Weighted counts t_b = sum w have variance v_b = sum w^2. The model is scaled by f = T / M, the ratio of the sums of weights. The pull of
+a bin tests that both samples have the same truth, p_b = (t_b + m_b) / (T + M): it is (f m_b - t_b) / sqrt(p_b T u + f^2 p_b M u'), with
+u = sum w^2 / sum w of each sample. Unweighted, the sum of squared pulls is the usual chi2 of homogeneity, correct for small counts.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ import numpy as np
 from pofx.data.spec import Column
 from pofx.report.tables import Floats, Table
 
-__all__ = ["Binned", "Edges", "choose_edges", "compare_binned", "distance"]
+__all__ = ["FEWEST", "Binned", "Edges", "choose_edges", "compare_binned", "distance"]
+
+FEWEST = 4.0
+"""Expected (effective) events below which a bin has no pull."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class Binned:
     ----------
     edges : ``(b + 1,)``.
     truth, truth_error, model, model_error : ``(b,)``.
+    pulls : ``(b,)``, (model - truth) / error; NaN where fewer than :data:`FEWEST` events are expected in either sample.
     outside_truth, outside_model : (below, above) the edges, as sums of weights (the model's scaled).
     """
 
@@ -42,18 +47,13 @@ class Binned:
     truth_error: Floats
     model: Floats
     model_error: Floats
+    pulls: Floats
     outside_truth: tuple[float, float]
     outside_model: tuple[float, float]
 
     @property
-    def pulls(self) -> Floats:
-        """(model - truth) / error per bin, NaN in bins where both are empty."""
-        error = np.hypot(self.truth_error, self.model_error)
-        return np.divide(self.model - self.truth, error, out=np.full(len(error), np.nan), where=error > 0)
-
-    @property
     def chi2(self) -> tuple[float, int]:
-        """Sum of squared pulls, and the number of bins that are not empty, less one for the common total."""
+        """Sum of squared pulls, and the number of bins that have one, less one for the common total."""
         pulls = self.pulls[np.isfinite(self.pulls)]
         return float((pulls**2).sum()), max(len(pulls) - 1, 0)
 
@@ -75,7 +75,7 @@ def choose_edges(column: Column, values: Floats, most: int = 40) -> Edges:
     bins = int(np.clip(2.5 * len(values) ** (1 / 3), 6, most))
     if column.type == "periodic" or column.width < 2.0 * (high - low):
         low, high = column.low or 0.0, column.high or 0.0
-    elif low > 0 and high / low > 50 and column.type != "discrete":
+    elif low > 0 and high > 50 * np.median(values) and column.type != "discrete":
         return Edges(np.geomspace(low / 1.1, high * 1.1, bins + 1), log=True)
     else:
         low, high = _widened(low, high, column)
@@ -97,11 +97,21 @@ def compare_binned(truth: Table, model: Table, column: int, edges: Edges) -> Bin
     """Column number ``column`` of both, in these bins."""
     t, vt = _filled(truth, column, edges.values)
     m, vm = _filled(model, column, edges.values)
-    factor = truth.weight.sum() / model.weight.sum()
+    factor = float(truth.weight.sum() / model.weight.sum())
+    pulls = _pulls(truth, model, t[1:-1], m[1:-1])
     m, vm = m * factor, vm * factor**2
-    return Binned(
-        edges.values, t[1:-1], np.sqrt(vt[1:-1]), m[1:-1], np.sqrt(vm[1:-1]), (t[0], t[-1]), (m[0], m[-1])
-    )
+    errors = np.sqrt(vt[1:-1]), np.sqrt(vm[1:-1])
+    return Binned(edges.values, t[1:-1], errors[0], m[1:-1], errors[1], pulls, (t[0], t[-1]), (m[0], m[-1]))
+
+
+def _pulls(truth: Table, model: Table, t: Floats, m: Floats) -> Floats:
+    total_t, total_m = float(truth.weight.sum()), float(model.weight.sum())
+    share = np.clip((t + m) / (total_t + total_m), 0.0, 1.0)
+    factor = total_t / total_m
+    mean_t, mean_m = (float((table.weight**2).sum() / table.weight.sum()) for table in (truth, model))
+    error = np.sqrt(share * (total_t * mean_t + factor**2 * total_m * mean_m))
+    enough = share * min(truth.effective, model.effective) >= FEWEST
+    return np.divide(factor * m - t, error, out=np.full(len(t), np.nan), where=enough & (error > 0))
 
 
 def _filled(table: Table, column: int, edges: Floats) -> tuple[Floats, Floats]:

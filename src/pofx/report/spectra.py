@@ -11,10 +11,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from pofx.errors import ConfigError
 from pofx.report.histograms import Binned, choose_edges, compare_binned, distance
-from pofx.report.style import COLOURS, new_figure, scaled, style
+from pofx.report.style import COLOURS, cells, scaled, style
 from pofx.report.tables import Table, pair
 
 __all__ = ["PER_PAGE", "spectra", "spectra_pages"]
@@ -40,7 +41,7 @@ def spectra(
     """Histograms per column, the most discrepant first, each above its ratio model / truth.
 
     Points are the truth with statistical errors, the band is the model (scaled to the truth's total) with its own. Ratio points more
-    than three standard errors from 1 are red. Each panel states chi2 over its bins and the share of events outside its range.
+    than three standard errors from 1 are red. Each panel states chi2 over its degrees of freedom and the share of events outside its range.
 
     Parameters
     ----------
@@ -67,14 +68,13 @@ def spectra(
 
 
 def _draw_page(real: Table, model: Table, chosen: np.ndarray[Any, Any], labels: tuple[str, str]) -> Figure:
-    across = {1: 1, 2: 2, 4: 2}.get(len(chosen), min(len(chosen), 4 if len(chosen) > 6 else 3))
+    across = {1: 1, 2: 2, 4: 2}.get(len(chosen), 4 if len(chosen) > 6 else 3)
     down = math.ceil(len(chosen) / across)
-    figure = new_figure(max(3.3 * across, 4.6), 3.1 * down + 0.4)
-    grid = figure.add_gridspec(down, across)
+    figure, grid = cells(down, across, (2.7 if across > 1 else 4.6, 2.1), gap=(0.62, 0.85))
     for place, column in enumerate(chosen):
         main = _panel(figure, grid[place // across, place % across], real, model, int(column))
-    handles, names = main.get_legend_handles_labels()
-    figure.legend(handles, [dict(zip(("truth", "model"), labels, strict=True))[name] for name in names], ncols=2, loc="outside upper center")
+    drawn = dict(zip(*reversed(main.get_legend_handles_labels()), strict=True))
+    figure.legend([drawn["truth"], drawn["model"]], labels, ncols=2, loc="upper center", borderaxespad=0.1)
     return figure
 
 
@@ -85,32 +85,33 @@ def _panel(figure: Figure, place: SubplotSpec, real: Table, model: Table, number
     scale = scaled(column, edges.values)
     inner = place.subgridspec(2, 1, height_ratios=(3, 1), hspace=0.0)
     main, ratio = figure.add_subplot(inner[0]), figure.add_subplot(inner[1])
-    _draw_main(main, binned, scale(edges.values))
-    _draw_ratio(ratio, binned, scale(edges.values))
+    drawn = scale(edges.values)
+    _draw_main(main, binned, drawn)
+    _draw_ratio(ratio, binned, drawn)
     for axes in (main, ratio):
-        axes.set_xlim(scale(edges.values[0]), scale(edges.values[-1]))
+        axes.set_xlim(float(drawn[0]), float(drawn[-1]))
         if edges.log:
             axes.set_xscale("log")
-    main.tick_params(labelbottom=False)
-    main.set_title(_verdict(binned, real), fontsize=8, loc="left", pad=3)
+    main.tick_params(labelbottom=False, which="both")
+    main.text(0.0, 1.03, _verdict(binned, real), fontsize=8, transform=main.transAxes, va="bottom")
     ratio.set_xlabel(scale.label)
-    figure.align_ylabels([main, ratio])
+    ratio.xaxis.set_label_coords(1.0, -0.38)
+    for axes in (main, ratio):
+        axes.yaxis.set_label_coords(-0.15, 1.0)
+        if not edges.log:
+            axes.xaxis.set_minor_locator(NullLocator())
     return main
 
 
 def _draw_main(axes: Axes, binned: Binned, edges: np.ndarray[Any, Any]) -> None:
-    width = np.diff(binned.edges)
-    per_width = not np.allclose(width, width[0])
-    norm = width / width.min() if per_width else np.ones_like(width)
-    _band(axes, edges, binned.model / norm, binned.model_error / norm)
-    shown = binned.truth_error > 0
+    _band(axes, edges, binned.model, binned.model_error)
     mplhep.histplot(
-        np.where(shown, binned.truth / norm, np.nan), edges, yerr=binned.truth_error / norm, ax=axes,
+        np.where(binned.truth_error > 0, binned.truth, np.nan), edges, yerr=binned.truth_error, ax=axes,
         histtype="errorbar", color=COLOURS["truth"], label="truth", markersize=3.5, elinewidth=0.9, capsize=0,
     )  # fmt: skip
-    axes.set_ylabel("events / width" if per_width else "events")
+    axes.set_ylabel("events")
     if binned.orders > 2.5:
-        smallest = min(v[v > 0].min() for v in (binned.truth / norm, binned.model / norm) if (v > 0).any())
+        smallest = min(counts[counts > 0].min() for counts in (binned.truth, binned.model) if (counts > 0).any())
         axes.set_yscale("log")
         axes.set_ylim(bottom=0.5 * smallest)
     else:
@@ -121,7 +122,9 @@ def _draw_main(axes: Axes, binned: Binned, edges: np.ndarray[Any, Any]) -> None:
 def _band(axes: Axes, edges: np.ndarray[Any, Any], middle: np.ndarray[Any, Any], error: np.ndarray[Any, Any]) -> None:
     """A line with a band of one standard error, in steps."""
     axes.stairs(middle, edges, color=COLOURS["model"], linewidth=1.1, label="model")
-    axes.stairs(middle + error, edges, baseline=middle - error, fill=True, color=COLOURS["model"], alpha=0.35, linewidth=0)
+    axes.stairs(
+        middle + error, edges, baseline=middle - error, fill=True, color=COLOURS["model"], alpha=0.35, linewidth=0
+    )
 
 
 def _draw_ratio(axes: Axes, binned: Binned, edges: np.ndarray[Any, Any]) -> None:
@@ -139,6 +142,7 @@ def _draw_ratio(axes: Axes, binned: Binned, edges: np.ndarray[Any, Any]) -> None
     for which, colour in ((~far, COLOURS["truth"]), (far, COLOURS["warning"])):
         axes.errorbar(centre[which], ratio[which], error[which], fmt="o", markersize=2.5, elinewidth=0.8, color=colour)
     axes.set_ylim(1 - reach, 1 + reach)
+    axes.yaxis.set_major_locator(MaxNLocator(4, prune="upper"))
     axes.set_ylabel("ratio")
 
 
@@ -146,8 +150,11 @@ def _verdict(binned: Binned, real: Table) -> str:
     """chi2 of the bins, the largest pull, and the shares outside the range for truth and model."""
     chi2, bins = binned.chi2
     pulls = binned.pulls[np.isfinite(binned.pulls)]
-    largest = float(pulls[np.argmax(np.abs(pulls))]) if len(pulls) else 0.0
-    text = f"χ²/bins {chi2:.0f}/{bins}, largest pull {largest:+.1f}"
+    text = (
+        f"χ²/ndf {chi2:.0f}/{bins}, largest pull {pulls[np.argmax(np.abs(pulls))]:+.1f}"
+        if bins
+        else "no χ²: fewer than two bins with enough events"
+    )
     share = [sum(outside) / real.weight.sum() for outside in (binned.outside_truth, binned.outside_model)]
     return text + f"\noutside {_percent(share[0])} (model {_percent(share[1])})"
 

@@ -137,5 +137,7 @@ def pair(truth: Any, samples: Any, columns: Sequence[str | int] | None = None, *
         samples = samples.sample(len(first), seed=seed)
     second = as_table(samples, None if isinstance(samples, Table) or hasattr(samples, "arrays") else first.columns)
     if len(second.columns) != len(first.columns):
-        raise ShapeError(f"expected samples of {len(first.columns)} columns, as the truth has; got {len(second.columns)}")
+        raise ShapeError(
+            f"expected samples of {len(first.columns)} columns, as the truth has; got {len(second.columns)}"
+        )
     return first.take(columns), second.take(columns)

@@ -47,7 +47,8 @@ class Update:
     loss : see :data:`LossFunction`.
     parameters : glob patterns over ``body.named_parameters()`` ("*" is all); parameters that match nothing else stay untouched.
     every : act only on steps divisible by this number.
-    repeat : this many times per step, each with a fresh batch (five critic steps per generator step).
+    repeat : this many times per step, each with a fresh batch (five critic steps per generator step); the first batch of a step is
+        common to its updates. An epoch counts batches, so it has fewer steps then.
     optimiser : builds any ``torch.optim.Optimizer`` from the parameters, which are given as ``(name, parameter)`` pairs; it may be a
         sampler over weights whose ``step`` takes a closure. None means the optimiser and schedule of :class:`pofx.Training`.
     after : called with the body after each step (clipping of weights, moving codebooks, persistent chains).
@@ -91,7 +92,11 @@ class Phase:
 class Source(Protocol):
     """Where training events come from: arrays, a file in shuffled chunks, a teacher, or an integrand sampled from the current model.
 
-    Every batch is a function of ``(seed, step)`` and of the state, so that a resumed run sees the same events.
+    Every batch is a function of ``(seed, step)`` and of the state, so that a resumed run sees the same events. Weights of a finite set of
+    events have mean one over the training events: the loop takes the mean of weight times loss over a batch, as it stands.
+
+    A source may also have ``fingerprint()`` (JSON-able; a checkpoint of other data is refused), ``rebatched(batch_size)`` (another source
+    over the same events, for phases with their own batch size) and ``place(function)`` (send what is kept in memory to the device).
     """
 
     @property

@@ -52,13 +52,22 @@ def _forward(module: nn.Module, evaluate: Evaluate, events: Events) -> list[str]
 def _backward(module: nn.Module, evaluate: Evaluate, events: Events, total: Tensor, gradients: list[str]) -> list[str]:
     named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
     found = torch.autograd.grad(total, [p for _, p in named], allow_unused=True)
-    broken = [name for (name, _), g in zip(named, found, strict=True) if g is not None and not bool(g.isfinite().all())]
+    broken = [name for (name, _), gradient in zip(named, found, strict=True) if _spoilt(gradient)]
     if not broken:
         return ["it did not happen again when the step was repeated"]
     layer = gradients[0] if gradients else broken[-1].rpartition(".")[0] or broken[-1]
     bad = torch.zeros(len(events), dtype=torch.bool)
     bad[_guilty(evaluate, events, [p for _, p in named])] = True
-    return [_events("the loss is finite, but not its gradient", events, bad), f"first layer {layer!r}", f"parameter {broken[-1]!r}"]
+    return [
+        _events("the loss is finite, but not its gradient", events, bad),
+        f"first layer {layer!r}",
+        f"parameter {broken[-1]!r}",
+    ]
+
+
+def _spoilt(gradient: Tensor | None) -> bool:
+    """Whether there is a gradient (an unused parameter has none) with a number that is not finite."""
+    return gradient is not None and not bool(gradient.isfinite().all())
 
 
 def _guilty(evaluate: Evaluate, events: Events, parameters: list[nn.Parameter]) -> list[int]:
@@ -67,7 +76,7 @@ def _guilty(evaluate: Evaluate, events: Events, parameters: list[nn.Parameter]) 
     def broken(rows: list[int]) -> bool:
         some = events[torch.tensor(rows, device=events.index.device)]  # type: ignore[union-attr]
         found = torch.autograd.grad(batch_loss(evaluate(some), some), parameters, allow_unused=True)
-        return any(g is not None and not bool(g.isfinite().all()) for g in found)
+        return any(map(_spoilt, found))
 
     guilty: list[int] = []
     todo = [list(range(len(events)))]
@@ -94,7 +103,7 @@ def _watching(module: nn.Module) -> Iterator[_Seen]:
     seen = _Seen()
 
     def hook(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def note(layer: nn.Module, args: Any, output: Any) -> None:
+        def note(_layer: nn.Module, _args: Any, output: Any) -> None:
             for tensor in _tensors(output):
                 if not bool(tensor.isfinite().all()):
                     seen.outputs.append(name)
@@ -125,7 +134,9 @@ def _events(what: str, events: Events, bad: Tensor) -> str:
     assert events.index is not None
     numbers = events.index[bad.to(events.index.device)].tolist()
     more = f" and {len(numbers) - _SHOWN} more" if len(numbers) > _SHOWN else ""
-    return f"{what} for event {', '.join(map(str, numbers[:_SHOWN]))}{more}" if numbers else f"{what} (of no single event)"
+    return (
+        f"{what} for event {', '.join(map(str, numbers[:_SHOWN]))}{more}" if numbers else f"{what} (of no single event)"
+    )
 
 
 def _inputs(events: Events) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,6 @@ from pofx.data.events import Events
 from pofx.errors import ShapeError
 from pofx.training.contract import Loss, LossFunction
 from pofx.training.noise import Noise
-from pofx.training.placement import Placement
 
 __all__ = ["Measured", "batch_loss", "measure"]
 
@@ -38,17 +37,17 @@ class Measured:
 
 
 @torch.no_grad()
-def measure(module: nn.Module, loss: LossFunction, batches: Iterable[Events], noise: Noise, placement: Placement) -> Measured | None:
-    """The mean loss over a pass, in evaluation mode; None for an empty pass.
+def measure(module: nn.Module, loss: LossFunction, batches: Iterable[Events], noise: Noise) -> Measured | None:
+    """The mean loss over a pass, in evaluation mode; None for an empty pass. ``noise`` has no events yet: each batch brings its own.
 
     The error of sum(w l)/sum(w) is sqrt(sum(w^2 (l - mean)^2))/sum(w).
     """
     was_training = module.training
     module.eval()
     terms, weights, numbers, extra = [], [], [], 0.0
-    for batch in map(placement.events, batches):
+    for batch in batches:
         assert batch.index is not None
-        found = loss(module, batch, Noise(noise.seed, batch.index, noise.step, placement.dtype, noise.scope))
+        found = loss(module, batch, replace(noise, index=batch.index))
         terms.append(found.per_event.double())
         weights.append(torch.ones_like(terms[-1]) if batch.weight is None else batch.weight.double())
         numbers.append(batch.index)

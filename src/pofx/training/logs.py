@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from pofx.errors import MissingExtraError
 from pofx.training.record import Epoch
@@ -25,22 +25,33 @@ class Logs:
 
     def __init__(self, training: Training) -> None:
         self._folder = None if training.log_dir is None else Path(training.log_dir)
+        self._columns: list[str] = []
         self._board = None if self._folder is None else _tensorboard(training, self._folder)
 
     def write(self, history: Sequence[Epoch]) -> None:
-        """The whole history as ``training.csv`` (a resumed run leaves no row twice), and its last row for TensorBoard."""
+        """The latest row of the history to ``training.csv`` and TensorBoard."""
         if self._folder is None or not history:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
-        rows = [_flat(epoch) for epoch in history]
-        with (self._folder / "training.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
-            writer.writeheader()
-            writer.writerows(rows)
+        row = _flat(history[-1])
+        if set(row) <= set(self._columns):
+            self._rows([row], "a")
+        else:
+            self._rewrite([_flat(epoch) for epoch in history])
         if self._board is not None:
-            for name, value in rows[-1].items():
+            for name, value in row.items():
                 if isinstance(value, float) and math.isfinite(value):
                     self._board.add_scalar(f"{history[-1].phase}/{name}", value, history[-1].step)
+
+    def _rewrite(self, rows: list[dict[str, Any]]) -> None:
+        """The whole file: at the beginning (a resumed run leaves no row twice), and when a phase brings new columns."""
+        self._columns = list(dict.fromkeys(name for row in rows for name in row))
+        self._rows([dict(zip(self._columns, self._columns, strict=True)), *rows], "w")
+
+    def _rows(self, rows: list[dict[str, Any]], mode: str) -> None:
+        assert self._folder is not None
+        with (self._folder / "training.csv").open(mode, newline="") as file:
+            csv.DictWriter(file, self._columns).writerows(rows)
 
     def close(self) -> None:
         """Finish TensorBoard's file."""
@@ -62,7 +73,7 @@ def _tensorboard(training: Training, folder: Path) -> Any:
         return None
     from torch.utils.tensorboard import SummaryWriter
 
-    return SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(folder))
 
 
 class Bar:
@@ -74,12 +85,14 @@ class Bar:
         self._task: Any = None
         self._next = 0.0
 
-    def __enter__(self) -> Bar:
+    def __enter__(self) -> Self:
         if self._bar is not None:
             self._bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._bar is not None:
             self._bar.stop()
 
@@ -105,9 +118,12 @@ class Bar:
 
 def _rich_bar() -> Any:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
-        TextColumn("{task.fields[loss]}"), console=Console(stderr=True), transient=True,
-    )  # fmt: skip
+    columns: list[ProgressColumn] = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    ]
+    return Progress(*columns, TextColumn("{task.fields[loss]}"), console=Console(stderr=True), transient=True)

@@ -23,9 +23,8 @@ from pofx.training.contract import Phase, Source
 from pofx.training.evaluate import measure
 from pofx.training.interrupt import Interrupt
 from pofx.training.logs import Bar, Logs
-from pofx.training.noise import Noise
 from pofx.training.placement import Placed, Placement, isolated_randomness, mixed_precision
-from pofx.training.plan import Plan, describe, make_plan, settings_of
+from pofx.training.plan import Plan, describe, make_plan, settings_of, validation_noise
 from pofx.training.record import Epoch, Record
 from pofx.training.settings import Training
 from pofx.training.stage import Stage
@@ -36,7 +35,9 @@ __all__ = ["train"]
 logger = logging.getLogger(__name__)
 
 
-def train(module: nn.Module, phases: Sequence[Phase], source: Source, training: Training, *, resume: str = "auto") -> Record:
+def train(
+    module: nn.Module, phases: Sequence[Phase], source: Source, training: Training, *, resume: str = "auto"
+) -> Record:
     """Train ``module`` in place, one phase after the other; its last or best weights are in it at the end.
 
     Parameters
@@ -58,7 +59,11 @@ def train(module: nn.Module, phases: Sequence[Phase], source: Source, training: 
     if resume not in ("auto", "must", "never"):
         raise ConfigError(f"resume: expected 'auto', 'must' or 'never'; got {resume!r}")
     placement = Placement(training)
-    with _borrowed(module, placement), isolated_randomness(placement, training.deterministic), mixed_precision(module, placement):
+    with (
+        _borrowed(module, placement),
+        isolated_randomness(placement, training.deterministic),
+        mixed_precision(module, placement),
+    ):
         session = _Session(module, phases, source, training, placement)
         if resume != "never":
             session.resume(must=resume == "must")
@@ -94,16 +99,18 @@ class _Position:
     phase_steps: dict[str, int] = field(default_factory=dict)
     stopped_by: str = ""
     finished: bool = False
-    history: list[dict[str, Any]] = field(default_factory=list)
+    history: list[Epoch] = field(default_factory=list)
 
 
 class _Session:
     """A training from its beginning, or from its checkpoint, to its end."""
 
-    def __init__(self, module: nn.Module, phases: Sequence[Phase], source: Source, training: Training, placement: Placement) -> None:
+    def __init__(
+        self, module: nn.Module, phases: Sequence[Phase], source: Source, training: Training, placement: Placement
+    ) -> None:
         self.module, self.phases, self.training, self.placement = module, list(phases), training, placement
         self.settings = settings_of(self.phases, training)
-        self.identity = describe(module, self.phases, source, training)
+        self.identity = {} if training.checkpoint is None else describe(module, self.phases, source, training)
         self.source = Placed(source, placement)
         self.path = None if training.checkpoint is None else Path(training.checkpoint)
         self.position = _Position()
@@ -172,7 +179,9 @@ class _Session:
         position, saved = self.position, self._saved
         if position.plan is None:
             later = [phase for phase in self.phases[position.phase :] if phase.updates]
-            share = self.training.max_minutes and (60.0 * self.training.max_minutes - self._elapsed()) / max(len(later), 1)
+            share = self.training.max_minutes and (60.0 * self.training.max_minutes - self._elapsed()) / max(
+                len(later), 1
+            )
             plan = make_plan(self.module, stage, share, self._elapsed)
             position.plan = asdict(plan)
             position.budget_steps[stage.phase.name] = plan.steps
@@ -189,7 +198,9 @@ class _Session:
 
     def _source(self, phase: Phase, settings: Training) -> Placed:
         source: Source = self.source
-        if settings.batch_size != self.training.batch_size and callable(rebatched := getattr(source, "rebatched", None)):
+        if settings.batch_size != self.training.batch_size and callable(
+            rebatched := getattr(source, "rebatched", None)
+        ):
             source = rebatched(settings.batch_size)
         if phase.source is not None:
             source = phase.source(self.module, source)
@@ -212,24 +223,28 @@ class _Session:
             seconds=self._elapsed(), losses=losses, logs=stage.means("log:"),
         )  # fmt: skip
         stage.forget()
-        self.position.history.append(asdict(epoch))
-        self.logs.write([Epoch(**row) for row in self.position.history])
+        self.position.history.append(epoch)
+        self.logs.write(self.position.history)
         self.bar.show(epoch)
-        logger.info("%s epoch %d, step %d: loss %.6g, validation %s", epoch.phase, number, epoch.step, epoch.train_loss, value)
+        logger.info(
+            "%s epoch %d, step %d: loss %.6g, validation %s", epoch.phase, number, epoch.step, epoch.train_loss, value
+        )
         stage.clean = True
 
     def _validate(self, stage: Stage, epoch: int) -> tuple[float | None, float | None]:
         """Validation loss of the weights that would be kept, with noise that is the same at every epoch."""
         phase, position = stage.phase, self.position
-        noise = Noise(stage.training.seed, torch.zeros(0, dtype=torch.int64), 0, scope=f"{phase.name}/validation")
+        loss, noise = phase.monitor or phase.updates[0].loss, validation_noise(stage)
         with _averaged(stage):
-            measured = measure(self.module, phase.monitor or phase.updates[0].loss, stage.source.validation(), noise, self.placement)
+            measured = measure(self.module, loss, stage.source.validation(), noise)
             if measured is None:
                 return None, None
             if measured.bad or not math.isfinite(measured.value):
                 message = f"phase {phase.name!r}, epoch {epoch}: the validation loss is {measured.value} (events {list(measured.bad)})"
                 warnings.warn(message, PofxWarning, stacklevel=2)
-            better = math.isfinite(measured.value) and (position.best_loss is None or measured.value < position.best_loss)
+            better = math.isfinite(measured.value) and (
+                position.best_loss is None or measured.value < position.best_loss
+            )
             if better and phase.keep == "best":
                 self.best = clone(dict(self.module.state_dict()))
         if better:
@@ -248,7 +263,13 @@ class _Session:
         self.stage = None
         if not position.finished:
             position.phase += 1
-            position.estimated, position.plan, position.best_loss, position.best_step, position.stale = False, None, None, None, 0
+            position.estimated, position.plan, position.best_loss, position.best_step, position.stale = (
+                False,
+                None,
+                None,
+                None,
+                0,
+            )
         self._save()
 
     def _put_best_weights(self, stage: Stage) -> None:
@@ -272,12 +293,16 @@ class _Session:
         self.position.stopped_by = "interrupt"
         kept = "" if self.path is None else f"; the checkpoint {self.path.name} goes on from here"
         done = f"phase {self.position.phase + 1} of {len(self.phases)}, step {0 if stage is None else stage.step}"
-        warnings.warn(f"training was interrupted in {done}, and ends with the best weights so far{kept}", PofxWarning, stacklevel=3)
+        warnings.warn(
+            f"training was interrupted in {done}, and ends with the best weights so far{kept}",
+            PofxWarning,
+            stacklevel=3,
+        )
 
     def _record(self) -> Record:
         position = self.position
         return Record(
-            history=tuple(Epoch(**row) for row in position.history), steps=sum(position.phase_steps.values()), seconds=self._elapsed(),
+            history=tuple(position.history), steps=sum(position.phase_steps.values()), seconds=self._elapsed(),
             stopped_by=position.stopped_by, best_step=position.best_step, best_loss=position.best_loss,
             budget_steps=dict(position.budget_steps), phase_steps=dict(position.phase_steps), seed=self.training.seed,
             settings=self.training.to_dict(), skipped_steps=position.skipped,
@@ -291,12 +316,17 @@ class _Session:
         state = None if self.path is None else find_state(self.path)
         if state is None:
             if must:
-                raise TrainingError(f"resume='must': expected a checkpoint at Training.checkpoint={self.training.checkpoint}; there is none")
+                raise TrainingError(
+                    f"resume='must': expected a checkpoint; there is none at Training.checkpoint={self.path}"
+                )
             return
         if changed := list(differences(state["identity"], self.identity)):
             listing = "\n  ".join(changed[:12])
-            raise TrainingError(f"the checkpoint {self.path} is of another training (resume='never' replaces it):\n  {listing}")
-        self.position = _Position(**state["position"])
+            raise TrainingError(
+                f"the checkpoint {self.path} is of another training (resume='never' replaces it):\n  {listing}"
+            )
+        history = [Epoch(**row) for row in state["position"]["history"]]
+        self.position = _Position(**{**state["position"], "history": history})
         self._before = self.position.elapsed
         self.module.load_state_dict(state["module"] if state["stage"] is None else state["stage"]["module"])
         self._saved = state
@@ -308,7 +338,10 @@ class _Session:
         stage = None if self.stage is None else self.stage.state_dict()
         module = None if stage is not None else dict(self.module.state_dict())
         position = asdict(self.position)
-        write_state(self.path, {"identity": self.identity, "position": position, "module": module, "stage": stage, "best": self.best})
+        write_state(
+            self.path,
+            {"identity": self.identity, "position": position, "module": module, "stage": stage, "best": self.best},
+        )
         self._last_save, self._last_save_step = time.perf_counter(), 0 if self.stage is None else self.stage.step
 
     def _checkpoint_due(self, step: int) -> bool:

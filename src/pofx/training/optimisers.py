@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,9 @@ def chosen_parameters(module: nn.Module, update: Update) -> Named:
     for pattern in update.parameters:
         if not any(fnmatchcase(name, pattern) for name, _ in named):
             some = ", ".join(name for name, _ in named[:8]) or "none"
-            raise ConfigError(f"update {update.name!r}: the pattern {pattern!r} matches no trainable parameter; there are {some}")
+            raise ConfigError(
+                f"update {update.name!r}: the pattern {pattern!r} matches no trainable parameter; there are {some}"
+            )
     return [(name, p) for name, p in named if any(fnmatchcase(name, pattern) for pattern in update.parameters)]
 
 
@@ -32,14 +35,18 @@ def build_optimiser(update: Update, named: Named, training: Training) -> Optimiz
     """The update's own optimiser, or that of the settings: weights with two or more axes decay, biases and scales do not."""
     if update.optimiser is not None:
         return update.optimiser(named)
-    decaying = [p for _, p in named if p.ndim >= 2]
-    others = [p for _, p in named if p.ndim < 2]
-    groups = [{"params": decaying, "weight_decay": training.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    groups = [group for group in groups if group["params"]]
+    groups = _groups([p for _, p in named], training.weight_decay)
     if training.optimiser == "sgd":
         return SGD(groups, lr=training.learning_rate, momentum=0.9)
     kind = AdamW if training.optimiser == "adamw" else Adam
     return kind(groups, lr=training.learning_rate, fused=_fusable(p for _, p in named))
+
+
+def _groups(parameters: list[nn.Parameter], decay: float) -> list[dict[str, Any]]:
+    if decay == 0:
+        return [{"params": parameters, "weight_decay": 0.0}]
+    both = {decay: [p for p in parameters if p.ndim >= 2], 0.0: [p for p in parameters if p.ndim < 2]}
+    return [{"params": some, "weight_decay": rate} for rate, some in both.items() if some]
 
 
 def _fusable(parameters: Iterable[nn.Parameter]) -> bool:
@@ -64,14 +71,15 @@ def clip_gradients(parameters: Sequence[nn.Parameter], norm: Tensor, largest: fl
 
 
 class Average:
-    r"""Exponential moving average of weights, :math:`\bar w_t = d_t \bar w_{t-1} + (1 - d_t) w_t` with :math:`d_t = \min(d, (1 + t)/(10 + t))`.
+    r"""Exponential moving average of weights after step t = 1, 2, ...
 
-    The rising decay lets the average forget the initial weights; buffers are not averaged.
+    :math:`\bar w_t = d_t \bar w_{t-1} + (1 - d_t) w_t` with :math:`d_t = \min(d, (1 + t)/(10 + t))`; the rising decay lets the average
+    forget the initial weights. Buffers are not averaged.
     """
 
     def __init__(self, named: Named, decay: float) -> None:
         self.decay = decay
-        self.live = [p for _, p in named]
+        self.live: list[Tensor] = [p for _, p in named]
         self.mean = [p.detach().clone() for _, p in named]
 
     @torch.no_grad()

@@ -111,7 +111,9 @@ def concatenate(parts: list[Events]) -> Events:
     return Events(
         fields={name: join([part.fields[name] for part in parts]) for name in first.fields},
         masks={name: join([part.masks[name] for part in parts]) for name in first.masks},
-        context=None if first.context is None else concatenate([part.context for part in parts if part.context is not None]),
+        context=None
+        if first.context is None
+        else concatenate([part.context for part in parts if part.context is not None]),
         weight=join([part.weight for part in parts]),
         index=join([part.index for part in parts]),
     )

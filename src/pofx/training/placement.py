@@ -6,7 +6,7 @@ runs the backward pass, so an implementation over ``accelerate`` replaces these 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -20,7 +20,16 @@ from pofx.training.settings import Training
 
 __all__ = ["Placed", "Placement", "isolated_randomness", "mixed_precision", "seed_torch"]
 
-_HEAVY = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Bilinear)
+_HEAVY = (
+    nn.Linear,
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+    nn.Bilinear,
+)
 
 
 class Placement:
@@ -49,11 +58,13 @@ class Placement:
     def events(self, events: Events) -> Events:
         """A batch, with event numbers if it came without."""
         placed = events.map(self.tensor)
-        return placed if placed.index is not None else placed.replace(index=torch.arange(len(placed), device=self.device))
+        return (
+            placed if placed.index is not None else placed.replace(index=torch.arange(len(placed), device=self.device))
+        )
 
     def backward(self, loss: Tensor, parameters: Sequence[nn.Parameter]) -> None:
         """Add the gradient of ``loss`` to the given parameters, and to no others."""
-        loss.backward(inputs=list(parameters))  # type: ignore[no-untyped-call]
+        loss.backward(inputs=list(parameters))
 
     def synchronise(self) -> None:
         """Wait for the device (before looking at the clock)."""
@@ -66,7 +77,8 @@ class Placed:
 
     def __init__(self, source: Source, placement: Placement) -> None:
         self.inner, self._placement = source, placement
-        if callable(place := getattr(source, "place", None)):
+        place: Any = getattr(source, "place", None)
+        if place is not None:
             place(placement.events)
 
     @property
@@ -101,9 +113,15 @@ def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)
-    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available, "xpu": torch.xpu.is_available}
+    there: dict[str, Callable[[], bool]] = {
+        "cuda": torch.cuda.is_available,
+        "mps": torch.backends.mps.is_available,
+        "xpu": torch.xpu.is_available,
+    }
     if device.type in there and not there[device.type]():
-        raise ConfigError(f"Training.device: expected a device of this machine; got {name!r}, which torch does not find here")
+        raise ConfigError(
+            f"Training.device: expected a device of this machine; got {name!r}, which torch does not find here"
+        )
     return device
 
 
@@ -119,11 +137,11 @@ def mixed_precision(module: nn.Module, placement: Placement) -> Iterator[None]:
         return
     running: list[torch.autocast] = []
 
-    def enter(layer: nn.Module, args: Any) -> None:
+    def enter(_layer: nn.Module, _args: Any) -> None:
         running.append(torch.autocast(placement.device.type, torch.bfloat16))
         running[-1].__enter__()
 
-    def leave(layer: nn.Module, args: Any, output: Any) -> Any:
+    def leave(_layer: nn.Module, _args: Any, output: Any) -> Any:
         running.pop().__exit__(None, None, None)
         return _float32(output)
 

@@ -9,20 +9,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from pofx.errors import ConfigError
 from pofx.training.contract import Phase, Source
 from pofx.training.evaluate import measure
 from pofx.training.noise import Noise
-from pofx.training.record import Cost
 from pofx.training.settings import BOOKKEEPING, Training
 from pofx.training.stage import Stage
 
-__all__ = ["Plan", "Speed", "describe", "make_plan", "probe", "settings_of"]
+__all__ = ["Plan", "Speed", "describe", "make_plan", "probe", "settings_of", "validation_noise"]
 
 PROBE_STEPS = 50
-SAFETY = 0.95
+SAFETY = 0.9
 """Share of the time that is planned to be used."""
 _FIXED = BOOKKEEPING | {"seed", "precision", "deterministic", "max_minutes"}
 
@@ -49,24 +49,34 @@ def settings_of(phases: Sequence[Phase], training: Training) -> list[Training]:
     """The settings of every phase, with its own changes; also checks that the phases make sense."""
     if not phases:
         raise ConfigError("expected at least one phase of training; got none")
-    for names, what in [([p.name for p in phases], "phases"), *(([u.name for u in p.updates], f"updates of phase {p.name!r}") for p in phases)]:
-        if len(set(names)) < len(names):
-            raise ConfigError(f"names of {what} must be unique; got {', '.join(names)}")
+    _unique("phases", [phase.name for phase in phases])
     for phase in phases:
+        _unique(f"updates of phase {phase.name!r}", [update.name for update in phase.updates])
         _check(phase, training)
     return [training.replace(**phase.training) for phase in phases]
 
 
+def _unique(what: str, names: list[str]) -> None:
+    if len(set(names)) < len(names):
+        raise ConfigError(f"names of {what} must be unique; got {', '.join(names)}")
+
+
 def _check(phase: Phase, training: Training) -> None:
     if wrong := sorted(_FIXED & set(phase.training)):
-        raise ConfigError(f"phase {phase.name!r}: {', '.join(wrong)} holds for the whole training, and a phase cannot change it")
+        raise ConfigError(
+            f"phase {phase.name!r}: {', '.join(wrong)} holds for the whole training, and a phase cannot change it"
+        )
     if phase.keep not in ("best", "last"):
         raise ConfigError(f"phase {phase.name!r}: keep: expected 'best' or 'last'; got {phase.keep!r}")
     for update in phase.updates:
         if update.every < 1 or update.repeat < 1:
-            raise ConfigError(f"update {update.name!r}: every and repeat: expected at least 1; got {update.every} and {update.repeat}")
+            raise ConfigError(
+                f"update {update.name!r}: every and repeat: expected at least 1; got {update.every} and {update.repeat}"
+            )
     if isinstance(training.max_steps, Mapping) and phase.updates and phase.name not in training.max_steps:
-        raise ConfigError(f"Training.max_steps: expected a number for phase {phase.name!r}; got {dict(training.max_steps)}")
+        raise ConfigError(
+            f"Training.max_steps: expected a number for phase {phase.name!r}; got {dict(training.max_steps)}"
+        )
 
 
 def make_plan(module: nn.Module, stage: Stage, seconds: float | None, clock: Callable[[], float]) -> Plan:
@@ -78,7 +88,7 @@ def make_plan(module: nn.Module, stage: Stage, seconds: float | None, clock: Cal
     if settings.max_epochs is not None:
         limits["epochs"] = settings.max_epochs * stage.epoch_steps
     if settings.max_steps is not None:
-        limits["steps"] = settings.max_steps[stage.phase.name] if isinstance(settings.max_steps, Mapping) else settings.max_steps
+        limits["steps"] = _of_phase(settings.max_steps, stage.phase) or math.inf
     deadline = None
     if seconds is not None:
         deadline = clock() + seconds
@@ -87,7 +97,11 @@ def make_plan(module: nn.Module, stage: Stage, seconds: float | None, clock: Cal
         limits["minutes"] = max(1, math.floor(SAFETY * max(deadline - clock(), 0.0) / per_step))
     limit = min(limits, key=lambda name: limits[name])
     steps = int(limits[limit])
-    return Plan(steps, limit, settings.horizon or steps, deadline)
+    return Plan(steps, limit, _of_phase(settings.horizon, stage.phase) or steps, deadline)
+
+
+def _of_phase(setting: int | Mapping[str, int] | None, phase: Phase) -> int | None:
+    return setting.get(phase.name) if isinstance(setting, Mapping) else setting
 
 
 def probe(module: nn.Module, stage: Stage, seconds: float = math.inf) -> Speed:
@@ -103,10 +117,15 @@ def probe(module: nn.Module, stage: Stage, seconds: float = math.inf) -> Speed:
         done += twin.block
     step = (_now(stage) - begun) / done
     begun = _now(stage)
-    noise = Noise(stage.training.seed, _no_events(other), 0)
-    measure(other, stage.phase.monitor or stage.phase.updates[0].loss, source.validation(), noise, stage.placement)
+    measure(other, stage.phase.monitor or stage.phase.updates[0].loss, source.validation(), validation_noise(stage))
     source.load_state_dict(kept)
     return Speed(step, _now(stage) - begun)
+
+
+def validation_noise(stage: Stage) -> Noise:
+    """The same for every validation of a phase, so that its losses can be compared."""
+    nobody = torch.zeros(0, dtype=torch.int64)
+    return Noise(stage.training.seed, nobody, 0, stage.placement.dtype, f"{stage.phase.name}/validation")
 
 
 def _now(stage: Stage) -> float:
@@ -117,15 +136,24 @@ def _now(stage: Stage) -> float:
 def describe(module: nn.Module, phases: Sequence[Phase], source: Source, training: Training) -> dict[str, Any]:
     """What must be the same for a checkpoint to go on from: settings that enter the numbers, phases, data, shapes."""
     fingerprint = getattr(source, "fingerprint", None)
-    data = fingerprint() if callable(fingerprint) else {"events": source.size, "steps_per_epoch": source.steps_per_epoch}
+    data = (
+        fingerprint() if callable(fingerprint) else {"events": source.size, "steps_per_epoch": source.steps_per_epoch}
+    )
     return {
         "settings": {name: value for name, value in training.to_dict().items() if name not in BOOKKEEPING},
         "phases": {phase.name: _describe_phase(phase) for phase in phases},
         "data": data,
-        "weights": {name: f"{tuple(t.shape)} {t.dtype}" for name, t in module.state_dict().items() if isinstance(t, Tensor)},
+        "weights": {
+            name: f"{tuple(t.shape)} {t.dtype}" for name, t in module.state_dict().items() if isinstance(t, Tensor)
+        },
     }
 
 
 def _describe_phase(phase: Phase) -> dict[str, Any]:
     updates = {u.name: {"parameters": list(u.parameters), "every": u.every, "repeat": u.repeat} for u in phase.updates}
-    return {"updates": updates, "keep": phase.keep, "training": dict(phase.training), "estimate": phase.estimate is not None}
+    return {
+        "updates": updates,
+        "keep": phase.keep,
+        "training": dict(phase.training),
+        "estimate": phase.estimate is not None,
+    }

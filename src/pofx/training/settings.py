@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +28,8 @@ BOOKKEEPING = frozenset({"checkpoint", "checkpoint_every", "log_dir", "tensorboa
 class Training:
     """Settings of :func:`pofx.training.train`; ``fit(..., training=Training(max_epochs=20))``.
 
-    Training ends at whichever limit comes first. Every limit holds for each phase of a family, except ``max_minutes``, which the phases share.
+    Training ends at whichever limit comes first. Every limit holds for each phase of a family,
+    except ``max_minutes``, which the phases share.
 
     Parameters
     ----------
@@ -36,7 +37,8 @@ class Training:
     max_steps : optimiser steps, one number or ``{phase: number}`` (what ``Record.budget_steps`` holds).
     max_minutes : time budget of the whole training. A measurement of the speed fixes the number of steps beforehand, and the schedule
         counts against it, so that a run with ``max_steps=record.budget_steps`` repeats this one; the clock stops it in any case.
-    horizon : steps that the schedule is counted against; None means as many as there will be.
+    horizon : steps that the schedule is counted against (or ``{phase: number}``); None means as many as there will be. A run that the clock
+        stopped is repeated by ``max_steps=record.phase_steps, horizon=record.budget_steps``.
     batch_size : events per step; a data set with fewer events is one batch.
     learning_rate : its peak.
     weight_decay : of weights with two or more axes (biases and scales do not decay).
@@ -67,7 +69,7 @@ class Training:
     max_epochs: int | None = 100
     max_steps: int | Mapping[str, int] | None = None
     max_minutes: float | None = None
-    horizon: int | None = None
+    horizon: int | Mapping[str, int] | None = None
     batch_size: int = 512
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
@@ -97,29 +99,34 @@ class Training:
             if not good(value):
                 raise ConfigError(f"Training.{name}: expected {expected}; got {value!r}")
         if self.max_epochs is None and self.max_steps is None and self.max_minutes is None:
-            raise ConfigError("Training: expected at least one of max_epochs, max_steps and max_minutes; got none of them")
+            raise ConfigError(
+                "Training: expected at least one of max_epochs, max_steps and max_minutes; got none of them"
+            )
 
     def replace(self, **changes: Any) -> Training:
         """A copy with some settings changed."""
         known = {field.name for field in fields(self)}
         for name in changes:
             if name not in known:
-                raise ConfigError(f"Training.{name}: there is no such setting; expected one of {', '.join(sorted(known))}")
+                raise ConfigError(
+                    f"Training.{name}: there is no such setting; expected one of {', '.join(sorted(known))}"
+                )
         return replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able values, all of them."""
-        plain = asdict(self)
-        for name in ("checkpoint", "log_dir"):
-            plain[name] = None if plain[name] is None else str(plain[name])
-        if isinstance(self.max_steps, Mapping):
-            plain["max_steps"] = dict(self.max_steps)
-        return plain
+        return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Training:
         """The inverse of :meth:`to_dict`; unknown names are refused."""
         return cls().replace(**values)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    return str(value) if isinstance(value, Path) else value
 
 
 Rule = tuple[str, Callable[[Any], bool]]
@@ -146,7 +153,9 @@ def _optional(rule: Rule) -> Rule:
 
 
 def _choice(*values: str | bool) -> Rule:
-    return f"one of {', '.join(map(repr, values))}", lambda v: any(v is w or (isinstance(v, str) and v == w) for w in values)
+    return f"one of {', '.join(map(repr, values))}", lambda v: any(
+        v is w or (isinstance(v, str) and v == w) for w in values
+    )
 
 
 def _steps(value: Any) -> bool:
@@ -164,7 +173,7 @@ _RULES: dict[str, Rule] = {
     "max_epochs": _optional(_count(1)),
     "max_steps": ("an integer of at least 1, {phase: integer}, or None", _steps),
     "max_minutes": _optional(_positive()),
-    "horizon": _optional(_count(1)),
+    "horizon": ("an integer of at least 1, {phase: integer}, or None", _steps),
     "batch_size": _count(1),
     "learning_rate": _positive(),
     "weight_decay": ("a number of at least 0", lambda v: _is_number(v) and v >= 0),
@@ -182,7 +191,10 @@ _RULES: dict[str, Rule] = {
     "clip": _optional(_positive()),
     "accumulate": _count(1),
     "precision": _choice(*PRECISIONS),
-    "device": ("'auto', 'cpu', 'cuda', 'cuda:<number>', 'xpu' or 'mps'", lambda v: isinstance(v, str) and bool(_DEVICE.fullmatch(v))),
+    "device": (
+        "'auto', 'cpu', 'cuda', 'cuda:<number>', 'xpu' or 'mps'",
+        lambda v: isinstance(v, str) and bool(_DEVICE.fullmatch(v)),
+    ),
     "nan_policy": _choice("raise", "skip"),
     "max_skips": _count(1),
     "log_dir": _path(),

@@ -229,7 +229,9 @@ class FunctionSource:
     torch.Size([4, 2])
     """
 
-    def __init__(self, function: Callable[[nn.Module, int, Noise], Events], *, size: int, steps_per_epoch: int, seed: int = 0) -> None:
+    def __init__(
+        self, function: Callable[[nn.Module, int, Noise], Events], *, size: int, steps_per_epoch: int, seed: int = 0
+    ) -> None:
         if size < 1 or steps_per_epoch < 1:
             raise TrainingError(f"expected size and steps_per_epoch of at least 1; got {size} and {steps_per_epoch}")
         self._function, self._batch, self._seed = function, size, seed
@@ -251,7 +253,9 @@ class FunctionSource:
 
     def sweep(self) -> Iterator[Events]:
         """There is no pass over events that are made on the fly."""
-        raise CapabilityError("a pass over all training events was asked of a source that makes events on the fly; use a data set")
+        raise CapabilityError(
+            "a pass over all training events was asked of a source that makes events on the fly; use a data set"
+        )
 
     def validation(self) -> Iterator[Events]:
         """No events: what the current model samples is no measure from one epoch to the next."""
@@ -281,9 +285,17 @@ class TeacherSource(FunctionSource):
     """Events drawn from a teacher by ``function(step, noise)``; ``validation_events`` of them, always the same, serve for validation."""
 
     def __init__(
-        self, function: Callable[[int, Noise], Events], *, size: int, steps_per_epoch: int, seed: int = 0, validation_events: int = 0
+        self,
+        function: Callable[[int, Noise], Events],
+        *,
+        size: int,
+        steps_per_epoch: int,
+        seed: int = 0,
+        validation_events: int = 0,
     ) -> None:
-        super().__init__(lambda module, step, noise: function(step, noise), size=size, steps_per_epoch=steps_per_epoch, seed=seed)
+        super().__init__(
+            lambda _module, step, noise: function(step, noise), size=size, steps_per_epoch=steps_per_epoch, seed=seed
+        )
         self._validation_events = validation_events
         self._kept: list[Events] | None = None
 

@@ -17,12 +17,12 @@ from torch.optim import Optimizer
 
 from pofx.data.events import Events
 from pofx.errors import DivergenceError, TrainingError
-from pofx.training.contract import Loss, Phase, Source, Update
+from pofx.training.contract import Loss, Phase, Update
 from pofx.training.diagnose import divergence
 from pofx.training.evaluate import batch_loss
 from pofx.training.noise import Noise, derive_seed
 from pofx.training.optimisers import Average, build_optimiser, chosen_parameters, clip_gradients, gradient_norm
-from pofx.training.placement import Placement, seed_torch
+from pofx.training.placement import Placed, Placement, seed_torch
 from pofx.training.schedule import factor
 from pofx.training.settings import Training
 from pofx.training.state import clone
@@ -33,7 +33,7 @@ BLOCK = 32
 """Steps between two looks at a device that computes asynchronously."""
 
 
-class _NotFinite(Exception):  # noqa: N818 (never leaves this module)
+class _NotFinite(Exception):
     """A loss or a gradient is not finite; the weights have not been touched."""
 
 
@@ -57,11 +57,20 @@ class _Mover:
 class Stage:
     """A phase between its first and its last step. ``total`` is what the schedule is counted against."""
 
-    def __init__(self, module: nn.Module, phase: Phase, source: Source, training: Training, placement: Placement, *, first_draw: int = 0) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        phase: Phase,
+        source: Placed,
+        training: Training,
+        placement: Placement,
+        *,
+        first_draw: int = 0,
+    ) -> None:
         self.module, self.phase, self.source, self.training, self.placement = module, phase, source, training, placement
         self.movers = [_Mover(module, update, training) for update in phase.updates]
         self.rounds = max((update.repeat for update in phase.updates), default=1)
-        self.average = None if training.ema is None else Average(self._moved(), training.ema)
+        self.average = None if training.ema is None or not self.movers else Average(self._moved(), training.ema)
         self.first_draw = first_draw
         self.step, self.total = 0, 1
         self.skipped, self.skipped_in_row = 0, 0
@@ -104,7 +113,11 @@ class Stage:
 
     def means(self, prefix: str) -> dict[str, float]:
         """Means since the last :meth:`forget` of what was noted under ``prefix``."""
-        return {name.removeprefix(prefix): float(total) / self.counts[name] for name, total in self.sums.items() if name.startswith(prefix)}
+        return {
+            name.removeprefix(prefix): float(total) / self.counts[name]
+            for name, total in self.sums.items()
+            if name.startswith(prefix)
+        }
 
     def forget(self) -> None:
         """Begin new means."""
@@ -148,7 +161,7 @@ class Stage:
             for repetition in range(mover.update.repeat):
                 draw = self.first_draw + self.step * self.rounds + repetition
                 if repetition not in batches:
-                    batches[repetition] = self.placement.events(self.source.next(self.module, draw))
+                    batches[repetition] = self.source.next(self.module, draw)
                 self._update(mover, batches[repetition], draw)
         if self.average is not None:
             self.average.update(self.step)
@@ -164,7 +177,7 @@ class Stage:
                 evaluation()
                 mover.optimiser.step()
             else:
-                mover.optimiser.step(evaluation)
+                mover.optimiser.step(evaluation)  # type: ignore[arg-type]
         except _NotFinite:
             evaluation.seed()
             self._skip(mover, events, evaluation.noise(events))

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from pofx.errors import TrainingError
 
-__all__ = ["clone", "differences", "find_state", "read_state", "write_state"]
+__all__ = ["clone", "differences", "find_state", "read_state", "tensors_in", "write_state"]
 
 FORMAT = 1
 _KEY = "pofx-training"
@@ -65,7 +65,9 @@ def read_state(path: Path) -> Tree:
     except (SafetensorError, OSError, ValueError) as error:
         raise TrainingError(f"{path} is no training state, or is damaged: {error}") from error
     if content is None or content.get("format") != FORMAT:
-        raise TrainingError(f"{path}: expected a training state of format {FORMAT}; got {content and content.get('format')}")
+        raise TrainingError(
+            f"{path}: expected a training state of format {FORMAT}; got {content and content.get('format')}"
+        )
     return _unpack(content["state"], tensors)
 
 
@@ -76,6 +78,15 @@ def clone(tree: Tree) -> Tree:
     if isinstance(tree, dict):
         return {key: clone(value) for key, value in tree.items()}
     return type(tree)(map(clone, tree)) if isinstance(tree, list | tuple) else tree
+
+
+def tensors_in(tree: Tree) -> Iterator[Tensor]:
+    """All tensors of a tree."""
+    if isinstance(tree, Tensor):
+        yield tree
+    elif isinstance(tree, dict | list | tuple):
+        for value in tree.values() if isinstance(tree, dict) else tree:
+            yield from tensors_in(value)
 
 
 def differences(saved: Mapping[str, Any], now: Mapping[str, Any], where: str = "") -> Iterator[str]:
@@ -123,7 +134,9 @@ def _pack(tree: Tree, path: str, tensors: dict[str, Tensor]) -> Any:
         tensors[path] = tree.detach().to("cpu", copy=True).contiguous()
         return {"tensor": path, "shape": list(tree.shape)}
     if isinstance(tree, Mapping):
-        items = [[_pack(key, f"{path}.key", tensors), _pack(value, f"{path}.{key}", tensors)] for key, value in tree.items()]
+        items = [
+            [_pack(key, f"{path}.key", tensors), _pack(value, f"{path}.{key}", tensors)] for key, value in tree.items()
+        ]
         return {"dict": items}
     if isinstance(tree, list | tuple):
         kind = "list" if isinstance(tree, list) else "tuple"
@@ -132,7 +145,9 @@ def _pack(tree: Tree, path: str, tensors: dict[str, Tensor]) -> Any:
         return _pack(tree.item(), path, tensors)
     if isinstance(tree, np.ndarray):
         return {"array": _pack(torch.from_numpy(np.ascontiguousarray(tree)), path, tensors)}
-    raise TrainingError(f"{path}: a training state holds tensors, arrays and JSON values; got {type(tree).__name__}, which takes pickle")
+    raise TrainingError(
+        f"{path}: a training state holds tensors, arrays and JSON values; got {type(tree).__name__}, which takes pickle"
+    )
 
 
 def _unpack(image: Any, tensors: Mapping[str, Tensor]) -> Tree:
