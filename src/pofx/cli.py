@@ -333,15 +333,14 @@ def report(
 @app.command()
 def demo(
     out: Annotated[Path, Option("--out", "-o", help="Folder to write to.")],
-    scale: Annotated[Literal["smoke", "cpu"], Option(help="smoke: seconds; cpu: minutes.")] = "smoke",
+    scale: Annotated[Literal["smoke", "cpu"], Option(help="smoke: seconds; cpu: minutes.")] = "cpu",
 ) -> None:
     """Learn a toy density, draw from it, look at it."""
-    from importlib import import_module
+    from pofx.tasks.demo import run
 
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file; expected the name of a folder")
-    out.mkdir(parents=True, exist_ok=True)
-    import_module("pofx.tasks.demo").run(out, scale)
+    run(out, scale)
 
 
 # ---------------------------------------------------------------------- steps
@@ -372,9 +371,9 @@ def _summary(model: Model, path: Path) -> str:
 
 
 def _write_report(model: Model, data: Dataset, path: Path) -> None:
-    from importlib import import_module
+    from pofx.report import density_report
 
-    import_module("pofx.report").density_report(model, data, path)
+    density_report(model, data, path)
     typer.echo(f"{path}: report")
 
 

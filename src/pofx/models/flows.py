@@ -25,6 +25,7 @@ from pofx.bijections.elements import AffineElement, Element, Elements
 from pofx.bijections.splines import RationalQuadratic
 from pofx.config import check_at_least, check_between, check_choice
 from pofx.data.events import Events
+from pofx.errors import ConfigError
 from pofx.models.base import Capabilities, Family, Layout
 from pofx.networks.dense import CouplingNetwork
 from pofx.networks.masked import ACTIVATIONS, Dropout, MaskedNetwork
@@ -103,6 +104,8 @@ class FlowFamily(Family):
         check_at_least(self, 1e-3, "bound")
         check_between(self, 0.0, 0.9, "dropout")
         check_choice(self, "element", ("spline", "affine"))
+        if not self.hidden or any(not isinstance(width, int) or width < 1 for width in self.hidden):
+            raise ConfigError(f"{type(self).__name__}: hidden must be widths of at least 1, e.g. (128, 128); got {self.hidden!r}")
         check_choice(self, "activation", tuple(ACTIVATIONS))
 
     @abstractmethod

@@ -70,7 +70,7 @@ class CouplingNetwork(nn.Module):
         circular: Sequence[int] = (),
     ) -> None:
         super().__init__()
-        widths = [inputs + len(circular) + context, *hidden]
+        widths = [max(inputs + len(circular) + context, 1), *hidden]
         self.layers = nn.ModuleList([nn.Linear(a, b) for a, b in zip(widths, [*hidden, outputs], strict=True)])
         self.activation, self.circular, self.dropout = ACTIVATIONS[activation], list(circular), Dropout(dropout)
         self.linear = [i for i in range(inputs) if i not in circular]
@@ -87,5 +87,5 @@ class CouplingNetwork(nn.Module):
 
     def _embed(self, x: Tensor, context: Tensor | None) -> Tensor:
         rows = torch.cat((x[self.linear], x[self.circular].cos(), x[self.circular].sin())) if self.circular else x
-        h = rows.t()
-        return h if context is None else torch.cat((h, context), -1)
+        h = rows.t() if context is None else torch.cat((rows.t(), context), -1)
+        return h if h.shape[1] else h.new_zeros(h.shape[0], 1)  # a single column: nothing to look at
