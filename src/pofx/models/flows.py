@@ -28,9 +28,9 @@ from pofx.data.events import Events
 from pofx.errors import ConfigError
 from pofx.models.base import Capabilities, Family, Layout
 from pofx.networks.dense import CouplingNetwork
-from pofx.networks.masked import ACTIVATIONS, Dropout, MaskedNetwork
+from pofx.networks.masked import ACTIVATIONS, MaskedNetwork
 from pofx.training.contract import Loss, Phase, Update
-from pofx.training.noise import Noise, derive_seed
+from pofx.training.noise import Noise
 
 __all__ = ["AutoregressiveFlow", "CouplingFlow", "FlowFamily", "SplineFlow"]
 
@@ -120,7 +120,6 @@ class FlowFamily(Family):
 
     def loss(self, body: nn.Module, events: Events, noise: Noise) -> Loss:
         """Negative log-likelihood in latent coordinates."""
-        Dropout.key(body, derive_seed(noise.seed, noise.scope, "dropout", noise.step))
         return Loss(-self.log_density(body, events))
 
     def log_density(self, body: Any, events: Events) -> Tensor:

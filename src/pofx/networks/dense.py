@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pofx.networks.masked import ACTIVATIONS, Dropout
+from pofx.networks.masked import ACTIVATIONS
 
 __all__ = ["MLP", "CouplingNetwork"]
 
@@ -72,7 +72,7 @@ class CouplingNetwork(nn.Module):
         super().__init__()
         widths = [max(inputs + len(circular) + context, 1), *hidden]
         self.layers = nn.ModuleList([nn.Linear(a, b) for a, b in zip(widths, [*hidden, outputs], strict=True)])
-        self.activation, self.circular, self.dropout = ACTIVATIONS[activation], list(circular), Dropout(dropout)
+        self.activation, self.circular, self.dropout = ACTIVATIONS[activation], list(circular), nn.Dropout(dropout)
         self.linear = [i for i in range(inputs) if i not in circular]
         nn.init.zeros_(self.layers[-1].weight)  # type: ignore[arg-type]
         nn.init.zeros_(self.layers[-1].bias)  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from pofx.errors import ConfigError
 
-__all__ = ["Dropout", "MaskedLinear", "MaskedNetwork"]
+__all__ = ["MaskedLinear", "MaskedNetwork"]
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu, "elu": F.elu, "tanh": torch.tanh}
 """Element-wise functions by the name that a config gives."""
@@ -32,34 +32,6 @@ _BLOCKS = 6
 
 _RUN = 8
 """Variables per run of the one-pass inverse."""
-
-
-class Dropout(nn.Module):
-    """Dropout (arXiv:1207.0580) whose masks come from a generator that the loss sets, keyed by seed and step; the identity in ``eval``.
-
-    >>> Dropout(0.5).eval()(torch.ones(2)).tolist()
-    [1.0, 1.0]
-    """
-
-    def __init__(self, rate: float) -> None:
-        super().__init__()
-        self.rate = rate
-        self.generator: torch.Generator | None = None
-
-    def forward(self, h: Tensor) -> Tensor:
-        if not self.training or self.rate == 0.0 or self.generator is None:
-            return h
-        keep = torch.empty_like(h).bernoulli_(1.0 - self.rate, generator=self.generator)
-        return h * keep.div_(1.0 - self.rate)
-
-    @staticmethod
-    def key(module: nn.Module, seed: int) -> None:
-        """Give all dropout layers inside ``module`` one generator of this seed."""
-        layers = [part for part in module.modules() if isinstance(part, Dropout) and part.rate]
-        if layers:
-            generator = torch.Generator(next(module.parameters()).device).manual_seed(seed)
-            for layer in layers:
-                layer.generator = generator
 
 
 class MaskedLinear(nn.Module):
@@ -126,7 +98,7 @@ class _Block(nn.Module):
 
     def __init__(self, degrees: Sequence[int], activation: str, gated: bool, dropout: float) -> None:
         super().__init__()
-        self.dropout = Dropout(dropout)
+        self.dropout = nn.Dropout(dropout)
         self.first, self.second = MaskedLinear(degrees, degrees), MaskedLinear(degrees, degrees)
         self.gate = MaskedLinear(degrees, degrees) if gated else None
         self.activation = ACTIVATIONS[activation]
@@ -190,7 +162,7 @@ class MaskedNetwork(nn.Module):
         self.last = MaskedLinear(self.degrees[-1], outputs, strict=True)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
-        self.residual, self.dropout = residual, Dropout(dropout)
+        self.residual, self.dropout = residual, nn.Dropout(dropout)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """``x`` of shape ``(features, n)``, context ``(n, c)``; the result has shape ``(sum(sizes), n)``."""
