@@ -27,8 +27,8 @@ __all__ = ["MaskedLinear", "MaskedNetwork"]
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu, "elu": F.elu, "tanh": torch.tanh}
 """Element-wise functions by the name that a config gives."""
 
-_BLOCKS = 6
-"""Row blocks per matrix: more skip more zeros, fewer make larger products."""
+_BLOCK_ROWS = 128
+"""Rows per block of a masked matrix: small blocks skip more zeros, large ones make better products."""
 
 _RUN = 8
 """Variables per run of the one-pass inverse."""
@@ -63,7 +63,8 @@ class MaskedLinear(nn.Module):
 def _blocks(allowed: Tensor) -> tuple[tuple[int, int, int], ...]:
     """Row ranges with the number of leading inputs that any of their rows sees."""
     reach = allowed.sum(1).tolist()
-    edges = sorted({round(len(reach) * i / _BLOCKS) for i in range(_BLOCKS + 1)})
+    count = min(max(1, len(reach) // _BLOCK_ROWS), 8)
+    edges = sorted({round(len(reach) * i / count) for i in range(count + 1)})
     return tuple((a, b, int(max(reach[a:b]))) for a, b in pairwise(edges) if b > a)
 
 
