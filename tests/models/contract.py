@@ -116,20 +116,20 @@ def grid(side: int, reach: float = 8.0) -> tuple[np.ndarray, np.ndarray, float]:
 
 def check_normalised(name: str, conditional: bool) -> np.ndarray:
     """The density integrates to one over the plane; returns the probability of each cell."""
-    points, _, area = grid(240)
+    points, _, area = grid(168, 7.0)
     context = np.array([0.3]) if conditional else None
     density = np.exp(fitted(name, conditional).log_prob(points, context)) * area
     assert abs(density.sum() - 1) < 2e-3
-    return density.reshape(240, 240)
+    return density.reshape(168, 168)
 
 
 def check_sample_agrees(name: str, conditional: bool) -> None:
     """Events drawn fall into coarse cells as the density says (chi-squared)."""
-    cells = check_normalised(name, conditional).reshape(24, 10, 24, 10).sum((1, 3))
+    cells = check_normalised(name, conditional).reshape(24, 7, 24, 7).sum((1, 3))
     context, n = (np.array([0.3]) if conditional else None), 8000
     sample = fitted(name, conditional).sample(n, context, seed=3)
     truth = JOINT.marginal([1, 2])
-    edges = grid(24)[1]
+    edges = grid(24, 7.0)[1]
     unit = (sample - truth.mean) / np.sqrt(np.diag(truth.covariance))
     counts = np.histogram2d(*unit.T, bins=[edges, edges])[0]
     expected = n * cells / cells.sum()

@@ -23,7 +23,9 @@ FLOWS: dict[str, FlowFamily] = {
     "autoregressive-affine": AutoregressiveFlow(layers=3, hidden=(24, 24)),
     "autoregressive-spline": AutoregressiveFlow(layers=2, hidden=(24, 30), element="spline"),
     "spline": SplineFlow(layers=2, hidden=(24, 24)),
-    "gated": SplineFlow(layers=2, hidden=(24, 24), gated=True),
+    "gated": SplineFlow(layers=2, hidden=(24, 24), residual=True, gated=True),
+    "affine-spline": AutoregressiveFlow(layers=2, hidden=(24, 24), element="affine-spline"),
+    "coupling-affine-spline": CouplingFlow(layers=3, hidden=(24, 24), element="affine-spline"),
 }
 
 
@@ -32,7 +34,7 @@ def untrained(family: FlowFamily, features: int, context: int, circular: tuple[i
     torch.manual_seed(3)
     body = family.build(layout).double().eval()
     for parameter in body.parameters():
-        parameter.data += 0.2 * torch.randn_like(parameter)
+        parameter.data += 0.08 * torch.randn_like(parameter)
     return body
 
 
@@ -109,7 +111,7 @@ def test_starts_at_the_base_density() -> None:
         ({"layers": 0}, "layers must be a number of at least 1"),
         ({"bins": 0}, "bins"),
         ({"bound": -1.0}, "bound"),
-        ({"element": "cubic"}, "element must be one of 'spline', 'affine'"),
+        ({"element": "cubic"}, "element must be one of 'spline', 'affine', 'affine-spline'"),
         ({"activation": "step"}, "activation must be one of"),
         ({"dropout": 1.5}, "dropout must be a number between"),
         ({"hidden": ()}, "hidden"),

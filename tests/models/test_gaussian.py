@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import sklearn.covariance
+import torch
 from scipy import stats
 
 from pofx import Dataset, Gaussian

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pofx.bijections.splines import RationalQuadratic
 
-__all__ = ["AffineElement", "Element", "Elements"]
+__all__ = ["AffineElement", "AffineSpline", "Element", "Elements"]
 
 
 class Element(Protocol):
@@ -55,6 +55,29 @@ class AffineElement:
     def _split(self, raw: Tensor, dim: int) -> tuple[Tensor, Tensor]:
         a, shift = raw.unbind(dim)
         return a / (1.0 + a.abs() / self.limit), shift
+
+
+@dataclass(frozen=True)
+class AffineSpline:
+    """A shift and scale, then a spline: the first follows where a narrow conditional density lies, the second gives it its shape."""
+
+    spline: RationalQuadratic
+    affine: AffineElement = AffineElement()
+
+    @property
+    def size(self) -> int:
+        """Parameters of both."""
+        return self.affine.size + self.spline.size
+
+    def forward(self, x: Tensor, raw: Tensor, dim: int = -1) -> tuple[Tensor, Tensor]:
+        y, first = self.affine.forward(x, raw.narrow(dim, 0, 2), dim)
+        z, second = self.spline.forward(y, raw.narrow(dim, 2, self.spline.size), dim)
+        return z, first + second
+
+    def inverse(self, y: Tensor, raw: Tensor, dim: int = -1) -> tuple[Tensor, Tensor]:
+        z, first = self.spline.inverse(y, raw.narrow(dim, 2, self.spline.size), dim)
+        x, second = self.affine.inverse(z, raw.narrow(dim, 0, 2), dim)
+        return x, first + second
 
 
 class Elements:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from pofx.bijections.autoregressive import MaskedAutoregressive
 from pofx.bijections.base import Bijection, Chain
 from pofx.bijections.coupling import Coupling
-from pofx.bijections.elements import AffineElement, Element, Elements
+from pofx.bijections.elements import AffineElement, AffineSpline, Element, Elements
 from pofx.bijections.splines import RationalQuadratic
 from pofx.config import check_at_least, check_between, check_choice
 from pofx.data.events import Events
@@ -84,7 +84,7 @@ class FlowFamily(Family):
     ----------
     layers : how many invertible layers.
     hidden : widths of each layer's network.
-    element : ``"spline"`` (rational-quadratic) or ``"affine"``.
+    element : ``"spline"`` (rational-quadratic), ``"affine"``, or ``"affine-spline"``, one after the other.
     bins, bound : of the splines: bins inside [-bound, bound], the identity outside (in units of standardised data).
     activation, dropout : of the networks.
     """
@@ -103,7 +103,7 @@ class FlowFamily(Family):
         check_at_least(self, 1, "layers", "bins")
         check_at_least(self, 1e-3, "bound")
         check_between(self, 0.0, 0.9, "dropout")
-        check_choice(self, "element", ("spline", "affine"))
+        check_choice(self, "element", ("spline", "affine", "affine-spline"))
         if not self.hidden or any(not isinstance(width, int) or width < 1 for width in self.hidden):
             raise ConfigError(f"{type(self).__name__}: hidden must be widths of at least 1, e.g. (128, 128); got {self.hidden!r}")
         check_choice(self, "activation", tuple(ACTIVATIONS))
@@ -133,7 +133,8 @@ class FlowFamily(Family):
         return {"z": body.to_normal(body.flow(events.x, body.context(events.context))[0])}
 
     def _element(self) -> Element:
-        return RationalQuadratic(self.bins, self.bound) if self.element == "spline" else AffineElement()
+        spline = RationalQuadratic(self.bins, self.bound)
+        return {"spline": spline, "affine": AffineElement(), "affine-spline": AffineSpline(spline)}[self.element]
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ class AutoregressiveFlow(FlowFamily):
 
     Parameters
     ----------
-    residual, gated : the form of the masked networks (see :class:`pofx.networks.masked.MaskedNetwork`).
+    residual, gated : the form of the networks (see :class:`pofx.networks.masked.MaskedNetwork`).
     """
 
     name: ClassVar[str] = "autoregressive-flow"

@@ -95,25 +95,30 @@ class _BlockLinear(torch.autograd.Function):
 
 
 class _Block(nn.Module):
-    """h + W2 act(W1 act(h)), optionally gated: h + (A h') * sigmoid(B h')."""
+    """h + W2 h', with h' = act(W1 act(h)); gated: h + (W2 h' + V x) * sigmoid(G h').
 
-    def __init__(self, degrees: Sequence[int], activation: str, gated: bool, dropout: float) -> None:
+    The gated form holds linear maps of the inputs that switch on and off, so data that are locally Gaussian are learnt exactly.
+    """
+
+    def __init__(self, inputs: Sequence[int], degrees: Sequence[int], activation: str, gated: bool, dropout: float) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout)
         self.first, self.second = MaskedLinear(degrees, degrees), MaskedLinear(degrees, degrees)
         self.gate = MaskedLinear(degrees, degrees) if gated else None
+        self.direct = MaskedLinear(inputs, degrees) if gated else None
         self.activation = ACTIVATIONS[activation]
         with torch.no_grad():
             self.second.weight.mul_(0.1)
             self.second.bias.zero_()
 
-    def combine(self, h: Tensor, inner: Tensor, gate: Tensor | None) -> Tensor:
+    def combine(self, h: Tensor, inner: Tensor, direct: Tensor | None, gate: Tensor | None) -> Tensor:
         """The block's output from what its linear maps gave."""
-        return h + (inner if gate is None else inner * torch.sigmoid(gate))
+        return h + (inner if gate is None else (inner + direct) * torch.sigmoid(gate))
 
-    def forward(self, h: Tensor) -> Tensor:
+    def forward(self, h: Tensor, x: Tensor) -> Tensor:
         inner = self.dropout(self.activation(self.first(self.activation(h))))
-        return self.combine(h, self.second(inner), None if self.gate is None else self.gate(inner))
+        direct, gate = (None if part is None else part(at) for part, at in ((self.direct, x), (self.gate, inner)))
+        return self.combine(h, self.second(inner), direct, gate)
 
 
 class MaskedNetwork(nn.Module):
@@ -125,7 +130,8 @@ class MaskedNetwork(nn.Module):
     hidden : widths of the hidden layers.
     context : columns of the context (0 without one).
     activation : one of :data:`ACTIVATIONS`.
-    residual, gated : all hidden layers of the same width become one linear map and residual blocks of two maps each.
+    residual : hidden layers, of equal width, become one linear map and residual blocks of two maps each.
+    gated : residual blocks switch linear maps of the inputs on and off.
     dropout : rate, after each hidden layer.
     circular : variables that are angles in [-pi, pi); they enter as sine and cosine.
     """
@@ -145,6 +151,8 @@ class MaskedNetwork(nn.Module):
         super().__init__()
         if activation not in ACTIVATIONS:
             raise ConfigError(f"activation must be one of {', '.join(ACTIVATIONS)}; got {activation!r}")
+        if gated and not residual:
+            raise ConfigError("gated networks are residual: set residual=True as well")
         if residual and len(set(hidden)) > 1:
             raise ConfigError(f"a residual network needs hidden layers of equal width; got {tuple(hidden)}")
         self.sizes, self.features, self.circular = tuple(sizes), len(sizes), tuple(circular)
@@ -158,23 +166,30 @@ class MaskedNetwork(nn.Module):
         self.first = MaskedLinear(inputs, self.degrees[0])
         pairs = list(pairwise(self.degrees))
         self.layers = nn.ModuleList(
-            [_Block(self.degrees[0], activation, gated, dropout) for _ in pairs] if residual else [MaskedLinear(a, b) for a, b in pairs]
+            [_Block(inputs, self.degrees[0], activation, gated, dropout) for _ in pairs] if residual else [MaskedLinear(a, b) for a, b in pairs]
         )
         self.last = MaskedLinear(self.degrees[-1], outputs, strict=True)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
-        self.residual, self.dropout = residual, nn.Dropout(dropout)
+        self.residual, self.gated, self.dropout = residual, gated, nn.Dropout(dropout)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """``x`` of shape ``(features, n)``, context ``(n, c)``; the result has shape ``(sum(sizes), n)``."""
-        h = self.first(self._embed(x))
+        x = self._embed(x)
+        h = self.first(x)
         if self.context is not None:
             h = h + self.context(context).t()
-        if not self.residual:
-            h = self.dropout(self.activation(h))
-        for layer in self.layers:
-            h = layer(h) if self.residual else self.dropout(self.activation(layer(h)))
-        return self.last(self.activation(h) if self.residual else h)  # type: ignore[no-any-return]
+        if self.residual:
+            for block in self.layers:
+                h = block(h, x)
+            return self.last(self.finish(h))  # type: ignore[no-any-return]
+        for layer in [None, *self.layers]:
+            h = self.dropout(self.activation(h if layer is None else layer(h)))
+        return self.last(h)  # type: ignore[no-any-return]
+
+    def finish(self, h: Tensor) -> Tensor:
+        """What the last layer reads of the last block's output: its activation, or (gated) the output itself."""
+        return h if self.gated else self.activation(h)
 
     def sequence(self, n: int, context: Tensor | None, choose: Callable[[int, Tensor], Tensor]) -> Tensor:
         """Variables one after the other: ``choose(i, parameters (size_i, n))`` gives variable i, shape ``(n,)``; returns ``(features, n)``.
@@ -253,8 +268,9 @@ class _Progress:
             if net.residual:
                 yield layer.first, 1 + 2 * k, net.degrees[0]  # type: ignore[misc]
                 yield layer.second, 2 + 2 * k, net.degrees[0]  # type: ignore[misc]
-                if layer.gate is not None:
+                if net.gated:
                     yield layer.gate, 2 + 2 * k, net.degrees[0]  # type: ignore[misc]
+                    yield layer.direct, 0, net.degrees[0]  # type: ignore[misc]
             else:
                 yield layer, 1 + k, net.degrees[k + 1]  # type: ignore[misc]
         yield net.last, len(self.rows) - 1, None
@@ -281,9 +297,10 @@ class _Progress:
         for k, block in enumerate(net.layers):
             self.put(1 + 2 * k, net.activation(h))
             self.put(2 + 2 * k, net.activation(self.linear(block.first, 1 + 2 * k, start, stop)))  # type: ignore[arg-type]
-            gate = None if block.gate is None else self.linear(block.gate, 2 + 2 * k, start, stop)  # type: ignore[arg-type]
-            h = block.combine(h, self.linear(block.second, 2 + 2 * k, start, stop), gate)  # type: ignore[operator,arg-type]
-        self.put(1 + 2 * len(net.layers), net.activation(h))
+            direct = self.linear(block.direct, 0, start, stop) if net.gated else None  # type: ignore[arg-type]
+            gate = self.linear(block.gate, 2 + 2 * k, start, stop) if net.gated else None  # type: ignore[arg-type]
+            h = block.combine(h, self.linear(block.second, 2 + 2 * k, start, stop), direct, gate)  # type: ignore[operator,arg-type]
+        self.put(1 + 2 * len(net.layers), net.finish(h))
 
 
 def _degrees(width: int, features: int, with_zero: bool) -> list[int]:

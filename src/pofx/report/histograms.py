@@ -71,7 +71,8 @@ def choose_edges(column: Column, values: Floats, most: int = 40) -> Edges:
     """
     low, high = (float(q) for q in np.quantile(values, [0.002, 0.998]))
     if column.type == "discrete" and high - low < most:
-        return Edges(np.arange(math.floor(low) - 0.5, math.ceil(high) + 1.0))
+        room = 1.5 if high == low else 0.5
+        return Edges(np.arange(math.floor(low) - room, math.ceil(high) + room + 0.5))
     bins = int(np.clip(2.5 * len(values) ** (1 / 3), 6, most))
     if column.type == "periodic" or column.width < 2.0 * (high - low):
         low, high = column.low or 0.0, column.high or 0.0

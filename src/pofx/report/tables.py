@@ -107,7 +107,9 @@ def _checked(values: Floats, columns: Sequence[Column | str] | None, weight: Any
         raise DataError("expected at least one event; got none")
     full = vector_spec(values.shape[1] if columns is None else columns)["x"].columns
     if len(full) != values.shape[1]:
-        raise ShapeError(f"expected events of {len(full)} columns ({', '.join(c.name for c in full[:8])}); got {values.shape[1]}")
+        raise ShapeError(
+            f"expected events of {len(full)} columns ({', '.join(c.name for c in full[:8])}); got {values.shape[1]}"
+        )
     bad = ~np.isfinite(values)
     if bad.any():
         row, column = np.argwhere(bad)[0]

@@ -297,16 +297,17 @@ class DependentBeta(Truth):
     def sample(self, n: int, seed: int) -> Array:
         z = np.random.default_rng(seed).standard_normal((n, self.dim)) @ self.root.T
         tail = special.ndtr(-np.abs(z))
-        return np.where(z < 0, stats.beta.ppf(tail, self.a, self.b), stats.beta.isf(tail, self.a, self.b))
+        return np.where(z < 0, special.betaincinv(self.a, self.b, tail), special.betainccinv(self.a, self.b, tail))
 
     def log_prob(self, x: ArrayLike) -> Array:
         rows = self._rows(x)
         inside = np.all((rows > 0) & (rows < 1), axis=1)
         safe = np.where(inside[:, None], rows, 0.5)
-        below, above = stats.beta.cdf(safe, self.a, self.b), stats.beta.sf(safe, self.a, self.b)
+        below, above = special.betainc(self.a, self.b, safe), special.betaincc(self.a, self.b, safe)
         z = np.where(below < 0.5, special.ndtri(below), -special.ndtri(above))
         copula = _log_normal(z, self.root) + 0.5 * (z**2 + LOG_TAU).sum(1)
-        return np.where(inside, copula + np.sum(stats.beta.logpdf(safe, self.a, self.b), axis=1), -np.inf)
+        marginals = (self.a - 1) * np.log(safe) + (self.b - 1) * np.log1p(-safe) - special.betaln(self.a, self.b)
+        return np.where(inside, copula + marginals.sum(1), -np.inf)
 
     def marginal(self, columns: Sequence[int]) -> DependentBeta:
         chosen = list(columns)
