@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -27,20 +26,17 @@ def test_importing_needs_nothing_heavy(module: str) -> None:
 
 def test_help_needs_nothing_heavy_and_is_quick() -> None:
     code = f"""
-import sys
+import sys, time
 from pofx.cli import main
 try:
     main(["--help"])
 except SystemExit as leave:
     assert leave.code == 0, leave.code
-print("heavy:", *[name for name in {HEAVY} if name in sys.modules])
+print(time.process_time(), *[name for name in {HEAVY} if name in sys.modules])
 """
-    seconds = []
-    for _ in range(3):
-        begun = time.perf_counter()
-        assert run(code).splitlines()[-1].split() == ["heavy:"]
-        seconds.append(time.perf_counter() - begun)
-    assert min(seconds) < 2.0  # 0.5 s when nothing else runs
+    seconds, *heavy = run(code).splitlines()[-1].split()
+    assert heavy == []
+    assert float(seconds) < 1.0  # of the processor: other work on the machine does not count
 
 
 def test_every_public_name_exists_and_is_listed() -> None:
@@ -53,7 +49,7 @@ def test_every_public_name_exists_and_is_listed() -> None:
 
 def test_importing_changes_no_global_state() -> None:
     run(
-        "import logging, warnings, sys\n"
+        "import logging, warnings, sys, numpy\n"
         "before = (list(logging.root.handlers), list(warnings.filters), sys.excepthook)\n"
         "import pofx, pofx.cli\n"
         "assert before == (list(logging.root.handlers), list(warnings.filters), sys.excepthook)\n"

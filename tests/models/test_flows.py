@@ -13,7 +13,7 @@ from torch import Tensor
 import pofx
 from pofx.data.events import Events
 from pofx.data.spec import vector_spec
-from pofx.errors import ConfigError
+from pofx.errors import CapabilityError, ConfigError
 from pofx.models.base import Layout
 from pofx.models.flows import AutoregressiveFlow, CouplingFlow, FlowFamily, SplineFlow
 
@@ -25,6 +25,7 @@ FLOWS: dict[str, FlowFamily] = {
     "spline": SplineFlow(layers=2, hidden=(24, 24)),
     "gated": SplineFlow(layers=2, hidden=(24, 24), residual=True, gated=True),
     "affine-spline": AutoregressiveFlow(layers=2, hidden=(24, 24), element="affine-spline"),
+    "coupling-lu": CouplingFlow(layers=3, hidden=(24, 24), mixing="lu"),
     "coupling-affine-spline": CouplingFlow(layers=3, hidden=(24, 24), element="affine-spline"),
 }
 
@@ -58,6 +59,10 @@ def apart(a: Tensor, b: Tensor, circular: tuple[int, ...]) -> float:
     [(1, 0, ()), (2, 1, ()), (5, 0, ()), (5, 2, (1, 3)), (3, 0, (0, 1, 2)), (11, 1, (4,))],
 )
 def test_jacobian_and_inverse(name: str, features: int, context: int, circular: tuple[int, ...]) -> None:
+    if circular and name == "coupling-lu":
+        with pytest.raises(CapabilityError, match="would mix angles"):
+            untrained(FLOWS[name], features, context, circular)
+        return
     body, events = untrained(FLOWS[name], features, context, circular), batch(6, features, context, circular)
     c = body.context(events.context)
     z, log_jacobian = (part.detach() for part in body.flow(events.x, c))
@@ -81,7 +86,7 @@ def test_decode_is_differentiable(name: str) -> None:
     assert torch.autograd.gradcheck(lambda v: family.decode(body, {"z": v}, None)["x"], (z,), atol=1e-6)
 
 
-@pytest.mark.parametrize("name", FLOWS)
+@pytest.mark.parametrize("name", sorted(FLOWS.keys() - {"coupling-lu"}))
 def test_encode_and_decode_are_inverse_with_angles(name: str) -> None:
     family, circular = FLOWS[name], (1,)
     body, events = untrained(family, 3, 0, circular), batch(50, 3, 0, circular)
@@ -102,7 +107,7 @@ def test_starts_at_the_base_density() -> None:
         body = family.build(Layout(vector_spec(3))).double()
         x = torch.randn(10, 3, dtype=torch.float64)
         expected = torch.distributions.Normal(0.0, 1.0).log_prob(x).sum(-1)
-        torch.testing.assert_close(family.log_density(body, Events({"x": x})), expected)
+        torch.testing.assert_close(family.log_density(body, Events({"x": x})), expected, msg=family.name)
 
 
 @pytest.mark.parametrize(

@@ -22,10 +22,11 @@ from pofx.bijections.autoregressive import MaskedAutoregressive
 from pofx.bijections.base import Bijection, Chain
 from pofx.bijections.coupling import Coupling
 from pofx.bijections.elements import AffineElement, AffineSpline, Element, Elements
+from pofx.bijections.linear import LU
 from pofx.bijections.splines import RationalQuadratic
 from pofx.config import check_at_least, check_between, check_choice
 from pofx.data.events import Events
-from pofx.errors import ConfigError
+from pofx.errors import CapabilityError, ConfigError
 from pofx.models.base import Capabilities, Family, Layout
 from pofx.networks.dense import CouplingNetwork
 from pofx.networks.masked import ACTIVATIONS, MaskedNetwork
@@ -139,7 +140,11 @@ class FlowFamily(Family):
 
 @dataclass(frozen=True)
 class CouplingFlow(FlowFamily):
-    """Coupling layers between fixed random permutations; one network evaluation per layer in both directions (arXiv:1906.04032).
+    """Coupling layers on changing halves of the columns; one network evaluation per layer in both directions (arXiv:1906.04032).
+
+    Parameters
+    ----------
+    mixing : ``"permutation"`` (random halves) or ``"lu"``, a trained linear map before each layer (arXiv:1807.03039); not on angles.
 
     >>> CouplingFlow(layers=6, hidden=(64, 64)).name
     'coupling-flow'
@@ -148,8 +153,21 @@ class CouplingFlow(FlowFamily):
     name: ClassVar[str] = "coupling-flow"
 
     layers: int = 8
+    mixing: str = "permutation"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice(self, "mixing", ("permutation", "lu"))
 
     def layer(self, k: int, layout: Layout) -> Bijection:
+        coupling = self._coupling(k, layout)
+        if self.mixing == "permutation":
+            return coupling
+        if layout.circular_columns:
+            raise CapabilityError("CouplingFlow: mixing='lu' would mix angles with other columns; use mixing='permutation'")
+        return Chain(LU(layout.features), coupling)
+
+    def _coupling(self, k: int, layout: Layout) -> Bijection:
         passive, active = _halves(k, layout.features)
         elements = Elements(len(active), self._element(), _within(active, layout.circular_columns), self.bins)
         network = CouplingNetwork(
@@ -200,7 +218,10 @@ class AutoregressiveFlow(FlowFamily):
 
 @dataclass(frozen=True)
 class SplineFlow(AutoregressiveFlow):
-    """The recommended default: a masked autoregressive flow of rational-quadratic splines with residual networks.
+    """The recommended default: masked autoregressive layers, each a shift and scale followed by a rational-quadratic spline.
+
+    The gated residual networks hold linear maps of the earlier columns that switch on and off: narrow conditional densities around a
+    regression line, typical of correlated measurements, are then learnt from few events.
 
     >>> import numpy as np, pofx
     >>> x = np.random.default_rng(1).normal(size=(2000, 2))
@@ -211,9 +232,10 @@ class SplineFlow(AutoregressiveFlow):
 
     name: ClassVar[str] = "spline-flow"
 
-    layers: int = 3
-    element: str = "spline"
+    layers: int = 2
+    element: str = "affine-spline"
     residual: bool = True
+    gated: bool = True
 
 
 def _context_inputs(layout: Layout) -> int:

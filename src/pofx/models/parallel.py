@@ -13,7 +13,7 @@ import signal
 import tempfile
 import warnings
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -32,7 +32,7 @@ from pofx.data.rows import Rows
 from pofx.data.spec import EventSpec
 from pofx.data.store import Part, part_name
 from pofx.data.writing import write
-from pofx.errors import CapabilityError, ConfigError, PofxError
+from pofx.errors import ConfigError, PofxError
 from pofx.models.model import CHUNK, Model
 
 __all__ = ["sample_to_file"]
@@ -77,8 +77,8 @@ def sample_to_file(
     fitted = model if isinstance(model, Model) else load(model)
     rows, shape, _ = fitted._context_rows(context, n)
     task = _Task(seed, shape, None if rows is None else rows.numpy(), -(-chunk // CHUNK) * CHUNK)
-    with _pieces(fitted, model, task, min(workers, max(1, -(-task.total // task.chunk)))) as pieces:
-        store = _Stream(fitted, task, pieces)
+    with _pieces(fitted, model, task, min(workers, max(1, -(-task.total // task.chunk)))) as restart:
+        store = _Stream(fitted, task, restart)
         return write(out, Dataset(store, make_recipe(store), Rows(task.total)))
 
 
@@ -118,17 +118,21 @@ class _Task:
 
 @dataclass
 class _Stream:
-    """A :class:`pofx.data.store.Store` whose rows are drawn when they are asked for, in order."""
+    """A :class:`pofx.data.store.Store` whose rows are drawn when they are asked for.
+
+    Rows ought to be asked for in order: going back (some formats store one field after the other) draws from the beginning again.
+    """
 
     model: Model
     task: _Task
-    pieces: Iterator[dict[str, Array]]
+    restart: Callable[[], Iterator[dict[str, Array]]]
     in_memory: bool = False
     held: dict[str, Array] = field(default_factory=dict)
     first: int = 0
 
     def __post_init__(self) -> None:
         self.origin = "sample"
+        self.pieces = self.restart()
         self.grain = self.task.chunk
         context = self.model.layout.context if self.task.context is not None else None
         self.parts = (*_parts(self.model.layout.spec, "x"), *_parts(context or {}, "context"))
@@ -137,7 +141,7 @@ class _Stream:
         return self.task.total
 
     def rows(self, start: int, stop: int, names: Sequence[str]) -> dict[str, Array]:
-        """Rows start..stop; each range is drawn once, so they must be asked for in order."""
+        """Rows start..stop."""
         found = self._events(start, stop)
         for name in self.model.layout.context or {}:
             if self.task.context is not None:
@@ -148,7 +152,7 @@ class _Stream:
         if stop <= start:
             return {name: np.zeros((0, *form.shape)) for name, form in self.model.layout.spec.items()}
         if start < self.first:
-            raise CapabilityError("a sample that is drawn on the fly can be read once, in order")
+            self.pieces, self.held, self.first = self.restart(), {}, 0
         parts = [self.held] if self.held else []
         end = self.first + _length(self.held)
         while end < stop:
@@ -175,11 +179,13 @@ def _parts(spec: EventSpec, role: Any) -> list[Part]:
 
 
 @contextmanager
-def _pieces(model: Model, given: Model | str | Path, task: _Task, workers: int) -> Iterator[Iterator[dict[str, Array]]]:
-    """The pieces of a task in order, drawn here or by workers; always on one thread each, so that the sums come out alike."""
+def _pieces(
+    model: Model, given: Model | str | Path, task: _Task, workers: int
+) -> Iterator[Callable[[], Iterator[dict[str, Array]]]]:
+    """What starts to draw the pieces of a task in order, here or by workers; always on one thread each, so that sums come out alike."""
     if workers == 1:
         with _one_thread():
-            yield (task.draw(model, *limits) for limits in task.ranges)
+            yield lambda: (task.draw(model, *limits) for limits in task.ranges)
         return
     with tempfile.TemporaryDirectory(prefix="pofx-") as folder:
         path = Path(folder) / "model.pofx" if isinstance(given, Model) else Path(given)
@@ -189,7 +195,7 @@ def _pieces(model: Model, given: Model | str | Path, task: _Task, workers: int) 
         spawn = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(workers, spawn, initializer=_prepare, initargs=(str(path), families, task))
         try:
-            yield _ordered(pool, task, 2 * workers)
+            yield lambda: _ordered(pool, task, 2 * workers)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

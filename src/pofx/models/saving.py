@@ -161,9 +161,7 @@ def _tolerance(model: Model, vectors: Mapping[str, Tensor]) -> dict[str, float]:
     features = sum(field.size for field in model.layout.spec.values())
     floor = FLOORS.get(model.fitted.dtype, FLOOR) * max(1.0, features**0.5)
     measured = _rounding(model, vectors)
-    return {
-        kind: float(f"{max(floor, MARGIN * measured.get(kind, 0.0)):.3g}") for kind in ("events", "log_prob")
-    }
+    return {kind: float(f"{max(floor, MARGIN * measured.get(kind, 0.0)):.3g}") for kind in ("events", "log_prob")}
 
 
 def _rounding(model: Model, vectors: Mapping[str, Tensor]) -> dict[str, float]:
@@ -173,7 +171,9 @@ def _rounding(model: Model, vectors: Mapping[str, Tensor]) -> dict[str, float]:
     for tensor in [*moved.fitted.parameters(), *moved.fitted.buffers()]:
         if tensor.is_floating_point():
             tensor.data = _nudged(tensor.data, generator)
-    inputs = {name: _nudged(value, generator) if name.startswith("events/") else value for name, value in vectors.items()}
+    inputs = {
+        name: _nudged(value, generator) if name.startswith("events/") else value for name, value in vectors.items()
+    }
     worst: dict[str, float] = {}
     for name, value in _recompute(moved, inputs).items():
         difference = _differences(name, vectors[name].double(), value.double())

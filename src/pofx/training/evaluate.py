@@ -13,6 +13,7 @@ from pofx.data.events import Events
 from pofx.errors import ShapeError
 from pofx.training.contract import Loss, LossFunction
 from pofx.training.noise import Noise
+from pofx.training.team import Team
 
 __all__ = ["Measured", "batch_loss", "measure"]
 
@@ -36,24 +37,42 @@ class Measured:
     bad: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True)
+class _Part:
+    """What a loss gave for one piece of a pass."""
+
+    terms: Tensor
+    weights: Tensor
+    numbers: Tensor
+    extra: float
+
+
 @torch.no_grad()
-def measure(module: nn.Module, loss: LossFunction, batches: Iterable[Events], noise: Noise) -> Measured | None:
+def measure(
+    module: nn.Module, loss: LossFunction, batches: Iterable[Events], noise: Noise, team: Team | None = None
+) -> Measured | None:
     """The mean loss over a pass, in evaluation mode; None for an empty pass. ``noise`` has no events yet: each batch brings its own.
 
-    The error of sum(w l)/sum(w) is sqrt(sum(w^2 (l - mean)^2))/sum(w).
+    The error of sum(w l)/sum(w) is sqrt(sum(w^2 (l - mean)^2))/sum(w). A team shares out the batches, and all get the result.
     """
-    was_training = module.training
+    was_training, team = module.training, team or Team()
     module.eval()
-    terms, weights, numbers, extra = [], [], [], 0.0
-    for batch in batches:
-        assert batch.index is not None
-        found = loss(module, batch, replace(noise, index=batch.index))
-        terms.append(found.per_event.double())
-        weights.append(torch.ones_like(terms[-1]) if batch.weight is None else batch.weight.double())
-        numbers.append(batch.index)
-        extra += 0.0 if found.extra is None else float(found.extra) * len(batch)
+    mine = [batch for number, batch in enumerate(batches) if number % team.size == team.rank]
+    parts = team.gather([_part(module, loss, batch, noise) for batch in mine])
     module.train(was_training)
-    return _mean(torch.cat(terms), torch.cat(weights), torch.cat(numbers), extra) if terms else None
+    if not parts:
+        return None
+    terms, weights, numbers = (torch.cat([getattr(p, name) for p in parts]) for name in ("terms", "weights", "numbers"))
+    return team.agree(_mean(terms, weights, numbers, sum(p.extra for p in parts)))
+
+
+def _part(module: nn.Module, loss: LossFunction, batch: Events, noise: Noise) -> _Part:
+    assert batch.index is not None
+    found = loss(module, batch, replace(noise, index=batch.index))
+    terms = found.per_event.double().cpu()
+    weights = torch.ones_like(terms) if batch.weight is None else batch.weight.double().cpu()
+    extra = 0.0 if found.extra is None else float(found.extra) * len(batch)
+    return _Part(terms, weights, batch.index.cpu(), extra)
 
 
 def _mean(terms: Tensor, weights: Tensor, numbers: Tensor, extra: float) -> Measured:

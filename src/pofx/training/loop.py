@@ -55,6 +55,9 @@ def train(
     DivergenceError : a loss or gradient is not finite; names phase, update, step, events and layer.
 
     Ctrl-C ends training after the current step, with a checkpoint if there is one, and with the best weights so far.
+
+    ``torchrun --nproc-per-node 2 script.py`` trains in two processes, each on its share of every batch (:mod:`pofx.training.team`).
+    The script needs no change, but that one process alone should save: ``if os.environ.get("RANK", "0") == "0": model.save(...)``.
     """
     if resume not in ("auto", "must", "never"):
         raise ConfigError(f"resume: expected 'auto', 'must' or 'never'; got {resume!r}")
@@ -119,8 +122,10 @@ class _Session:
         self._saved: Mapping[str, Any] | None = None
         self._before, self._begun = 0.0, time.perf_counter()
         self._last_save, self._last_save_step = time.perf_counter(), 0
-        self.logs = Logs(training)
-        self.bar = Bar(training)
+        self.team = placement.team
+        watched = training if self.team.leads else training.replace(log_dir=None, progress=False)
+        self.logs = Logs(watched)
+        self.bar = Bar(watched)
         self.interrupt = Interrupt()
 
     # ------------------------------------------------------------------------------------------ the run
@@ -145,6 +150,7 @@ class _Session:
         source = self._source(phase, settings)
         if phase.estimate is not None and not position.estimated:
             phase.estimate(self.module, source, settings)
+            self._together()
         position.estimated = True
         self.stage = stage = Stage(self.module, phase, source, settings, self.placement, first_draw=position.draws)
         plan = self._begin(stage)
@@ -166,13 +172,14 @@ class _Session:
 
     def _reason_to_stop(self, stage: Stage, plan: Plan) -> str:
         patience = stage.training.patience
-        if self.interrupt.asked:
+        if self.team.any(self.interrupt.asked):
             raise KeyboardInterrupt
         if stage.step >= plan.steps:
             return plan.limit
         if patience is not None and stage.phase.keep == "best" and self.position.stale >= patience:
             return "patience"
-        return "minutes" if plan.deadline is not None and self._elapsed() > plan.deadline else ""
+        late = plan.deadline is not None and self._elapsed() > plan.deadline
+        return "minutes" if self.team.any(late) else ""
 
     def _begin(self, stage: Stage) -> Plan:
         """Restore the stage, or plan it."""
@@ -182,7 +189,7 @@ class _Session:
             share = self.training.max_minutes and (60.0 * self.training.max_minutes - self._elapsed()) / max(
                 len(later), 1
             )
-            plan = make_plan(self.module, stage, share, self._elapsed)
+            plan = self.team.agree(make_plan(self.module, stage, share, self._elapsed))
             position.plan = asdict(plan)
             position.budget_steps[stage.phase.name] = plan.steps
         plan = Plan(**position.plan)
@@ -220,7 +227,7 @@ class _Session:
         epoch = Epoch(
             phase=stage.phase.name, epoch=number, step=stage.step, train_loss=losses.get(first, math.nan),
             validation_loss=value, validation_error=error, learning_rate=stage.rate, gradient_norm=norms.get(first, math.nan),
-            seconds=self._elapsed(), losses=losses, logs=stage.means("log:"),
+            seconds=self._elapsed(), losses=losses, logs=self.team.mean(stage.means("log:")),
         )  # fmt: skip
         stage.forget()
         self.position.history.append(epoch)
@@ -236,7 +243,7 @@ class _Session:
         phase, position = stage.phase, self.position
         loss, noise = phase.monitor or phase.updates[0].loss, validation_noise(stage)
         with _averaged(stage):
-            measured = measure(self.module, loss, stage.source.validation(), noise)
+            measured = measure(self.module, loss, stage.source.validation(), noise, self.team)
             if measured is None:
                 return None, None
             if measured.bad or not math.isfinite(measured.value):
@@ -254,6 +261,7 @@ class _Session:
 
     def _end_phase(self, stage: Stage, reason: str) -> None:
         self._put_best_weights(stage)
+        self._together()
         position = self.position
         position.phase_steps[stage.phase.name] = stage.step
         position.skipped += stage.skipped
@@ -280,6 +288,10 @@ class _Session:
                 stage.average.swap()
             self.position.best_loss = self.position.best_step = None
         self.best = None
+
+    def _together(self) -> None:
+        """All processes have the same weights, to the last bit."""
+        self.team.copy([*self.module.parameters(), *self.module.buffers()])
 
     def _interrupted(self) -> None:
         """End with what there is, and say so."""
@@ -313,7 +325,7 @@ class _Session:
 
     def resume(self, *, must: bool) -> None:
         """Take up the checkpoint, if there is one and it is of this very training."""
-        state = None if self.path is None else find_state(self.path)
+        state = self.team.agree(None if self.path is None or not self.team.leads else find_state(self.path))
         if state is None:
             if must:
                 raise TrainingError(
@@ -332,7 +344,7 @@ class _Session:
         self._saved = state
 
     def _save(self) -> None:
-        if self.path is None:
+        if self.path is None or not self.team.leads:
             return
         self.position.elapsed = self._elapsed()
         stage = None if self.stage is None else self.stage.state_dict()
@@ -346,7 +358,7 @@ class _Session:
 
     def _checkpoint_due(self, step: int) -> bool:
         every = self.training.checkpoint_every
-        if self.path is None:
+        if self.path is None or not self.team.leads:
             return False
         if isinstance(every, int):
             return step - self._last_save_step >= every

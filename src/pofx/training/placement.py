@@ -1,7 +1,7 @@
 """Where and in which precision training computes: the device, the number type, mixed precision, and everything random outside of pofx.
 
-This is the one place that would know of several devices: :class:`Placement` puts the module and the events where they belong and
-runs the backward pass, so an implementation over ``accelerate`` replaces these methods and nothing else in the loop.
+This is the one place that knows of several devices: :class:`Placement` puts the module and the events where they belong, runs the
+backward pass, and has the :class:`~pofx.training.team.Team` of processes that share the work, each with a device of its own.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pofx.data.events import Events
 from pofx.errors import ConfigError
 from pofx.training.contract import Source
 from pofx.training.settings import Training
+from pofx.training.team import find_team, local_device
 
 __all__ = ["Placed", "Placement", "isolated_randomness", "mixed_precision", "seed_torch"]
 
@@ -33,7 +34,7 @@ _HEAVY = (
 
 
 class Placement:
-    """One device and one number type."""
+    """One device and one number type; ``team``: the processes that do the same beside this one."""
 
     def __init__(self, training: Training) -> None:
         self.device = _device(training.device)
@@ -41,6 +42,7 @@ class Placement:
         self.mixed = training.precision == "bf16"
         if self.device.type == "mps" and self.dtype == torch.float64:
             raise ConfigError("Training.precision: 'float64' does not exist on the device 'mps'; use the device 'cpu'")
+        self.team = find_team(self.device)
 
     @property
     def asynchronous(self) -> bool:
@@ -48,8 +50,10 @@ class Placement:
         return self.device.type != "cpu"
 
     def module(self, module: nn.Module) -> nn.Module:
-        """The module, moved in place."""
-        return module.to(device=self.device, dtype=self.dtype)
+        """The module, moved in place, with the weights that process 0 of the team has."""
+        module.to(device=self.device, dtype=self.dtype)
+        self.team.copy([*module.parameters(), *module.buffers()])
+        return module
 
     def tensor(self, tensor: Tensor) -> Tensor:
         """One tensor: floating-point numbers change type, integers and masks do not."""
@@ -111,7 +115,7 @@ class Placed:
 
 def _device(name: str) -> torch.device:
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return local_device(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     device = torch.device(name)
     there: dict[str, Callable[[], bool]] = {
         "cuda": torch.cuda.is_available,
@@ -122,7 +126,7 @@ def _device(name: str) -> torch.device:
         raise ConfigError(
             f"Training.device: expected a device of this machine; got {name!r}, which torch does not find here"
         )
-    return device
+    return local_device(device)
 
 
 @contextmanager

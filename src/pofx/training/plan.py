@@ -112,12 +112,14 @@ def probe(module: nn.Module, stage: Stage, seconds: float = math.inf) -> Speed:
     twin.total = PROBE_STEPS
     twin.advance(min(3, twin.epoch_steps))
     begun, done = _now(stage), 0
-    while done < PROBE_STEPS and (done == 0 or _now(stage) - begun < seconds / 20):
+    team = stage.placement.team
+    while not team.any(done >= PROBE_STEPS or (done > 0 and _now(stage) - begun >= seconds / 20)):
         twin.advance(twin.block)
         done += twin.block
     step = (_now(stage) - begun) / done
     begun = _now(stage)
-    measure(other, stage.phase.monitor or stage.phase.updates[0].loss, source.validation(), validation_noise(stage))
+    loss = stage.phase.monitor or stage.phase.updates[0].loss
+    measure(other, loss, source.validation(), validation_noise(stage), team)
     source.load_state_dict(kept)
     return Speed(step, _now(stage) - begun)
 

@@ -79,6 +79,7 @@ class Stage:
         self.clean = True
         self._eager = not placement.asynchronous
         self._suspect = torch.zeros((), device=placement.device)
+        self._kept = list(_persistent_buffers(module)) if placement.team.size > 1 else []
 
     @property
     def epoch_steps(self) -> int:
@@ -183,6 +184,7 @@ class Stage:
             self._skip(mover, events, evaluation.noise(events))
             return
         self.skipped_in_row = 0
+        self.placement.team.copy([owner._buffers[name] for owner, name in self._kept])
         if mover.update.after is not None:
             with torch.no_grad():
                 mover.update.after(self.module)
@@ -229,35 +231,41 @@ class _Evaluation:
         scope = f"{self.stage.phase.name}/{self.mover.update.name}"
         return Noise(self.stage.training.seed, events.index, self.draw, self.stage.placement.dtype, scope)
 
-    def seed(self) -> None:
+    def seed(self, *more: str) -> None:
         """Make dropout and the like a function of the batch's number."""
-        labels = ("torch", self.stage.phase.name, self.mover.update.name, self.draw)
+        labels = ("torch", self.stage.phase.name, self.mover.update.name, self.draw, *more)
         seed_torch(derive_seed(self.stage.training.seed, *labels), self.stage.placement.device)
 
     def __call__(self) -> Tensor:
-        stage, parameters = self.stage, self.mover.parameters
+        stage, parameters, team = self.stage, self.mover.parameters, self.stage.placement.team
         for parameter in parameters:
             parameter.grad = None
         self.seed()
         with torch.enable_grad():
-            losses = [self._piece(piece) for piece in self._pieces()]
-        total = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+            losses = [self._piece(piece, share) for piece, share in self._pieces()]
+        total = team.total(parameters, losses[0] if len(losses) == 1 else torch.stack(losses).sum())
         norm = gradient_norm(parameters, total)
         stage.check(total + norm)
         if stage.training.clip is not None:
             clip_gradients(parameters, norm, stage.training.clip)
         if self.first:
             self._note(total, norm)
+        if team.size > 1:  # a sampler draws the same numbers everywhere, however many each process's events took
+            self.seed("step")
         self.first = stage.clean = False
         return total
 
-    def _pieces(self) -> Iterator[Events]:
-        pieces = self.stage.training.accumulate
-        return iter([self.events]) if pieces == 1 else self.events.split(-(-len(self.events) // pieces))
+    def _pieces(self) -> Iterator[tuple[Events, float]]:
+        """Pieces of this process's share of the batch, each with its fraction of the whole batch."""
+        events, pieces = self.stage.placement.team.share(self.events), self.stage.training.accumulate
+        if len(events) == 0:  # more processes than events: this one computes something that does not count
+            yield self.events[:1], 0.0
+            return
+        for piece in [events] if pieces == 1 else events.split(-(-len(events) // pieces)):
+            yield piece, len(piece) / len(self.events)
 
-    def _piece(self, events: Events) -> Tensor:
+    def _piece(self, events: Events, share: float) -> Tensor:
         found = self.mover.update.loss(self.stage.module, events, self.noise(events))
-        share = len(events) / len(self.events)
         loss = batch_loss(found, events)
         loss = loss if share == 1 else loss * share
         self.stage.placement.backward(loss, self.mover.parameters)
@@ -272,6 +280,14 @@ class _Evaluation:
         for found in self._logs:
             for label, value in found.logs.items():
                 self.stage.note(f"log:{name}.{label}", value.detach().float().mean())
+
+
+def _persistent_buffers(module: nn.Module) -> Iterator[tuple[Any, str]]:
+    """Buffers that are state (running means, codebooks, chains), by owner and name: training may put another tensor in their place."""
+    for part in module.modules():
+        for name, buffer in part._buffers.items():
+            if buffer is not None and name not in part._non_persistent_buffers_set:
+                yield part, name
 
 
 def _load_optimiser(optimiser: Optimizer, state: dict[str, Any]) -> None:
