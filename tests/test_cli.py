@@ -207,7 +207,7 @@ def test_usage_errors(refused: Any, folder: Path, tmp_path: Path) -> None:
 def test_data_errors(refused: Any, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "m.pofx"
     assert "no such file" in refused("fit", tmp_path / "absent.h5", "-m", "gaussian", "-o", out)
-    assert "NaN" in refused("fit", folder / "broken.csv", "-m", "gaussian", "-o", out)
+    assert "nan" in refused("fit", folder / "broken.csv", "-m", "gaussian", "-o", out)
     assert "ptt" in refused("fit", folder / "plain.csv", "-m", "gaussian", "-o", out, "--columns", "ptt")
     assert "pi" in refused("fit", folder / "plain.csv", "-m", "gaussian", "-o", out, "--column", "y:rad:odd:-pi:pi")
     refused("info", folder / "text.csv")
@@ -323,6 +323,7 @@ def test_settings() -> None:
     assert cli_support.settings(Training(), ["deterministic=true"], "--t").deterministic is True
     assert cli_support.settings(pofx.SplineFlow(), ["hidden=[8, 8]"], "--set").hidden == (8, 8)
     assert cli_support.settings(pofx.SplineFlow(), ["preprocess=none"], "--set").preprocess == "none"
+    assert cli_support.settings(Training(), [], "--t") == Training()
     for wrong in ("seed", "=3", "sead=3", "seed.x=3", "seed=x", "seed=-1"):
         with pytest.raises(ConfigError):
             cli_support.settings(Training(), [wrong], "--t")

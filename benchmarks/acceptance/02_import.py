@@ -15,9 +15,7 @@ from measuring import Sheet, environment, parser
 
 NAME = "02_import"
 BAR = 0.5
-IMPORT = (
-    "import sys, time; begun = time.perf_counter(); import pofx; print(time.perf_counter() - begun, 'torch' in sys.modules)"
-)
+IMPORT = "import sys, time; begun = time.perf_counter(); import pofx; print(time.perf_counter() - begun, 'torch' in sys.modules)"
 
 
 def fresh(arguments: list[str]) -> tuple[float, str]:

@@ -105,7 +105,9 @@ def public_data() -> Path:
 
 
 def _line(row: Row) -> str:
-    numbers = " ".join(f"{key}={row[key]:.4g}" for key in ("value", "error", "bar") if isinstance(row[key], int | float))
+    numbers = " ".join(
+        f"{key}={row[key]:.4g}" for key in ("value", "error", "bar") if isinstance(row[key], int | float)
+    )
     verdict = {True: "pass", False: "FAIL", None: ""}[row["passed"]]
     return f"{row['measure']}: {numbers} {verdict} ({row['seconds']} s)" + (
         f" {row['refused']}" if "refused" in row else ""

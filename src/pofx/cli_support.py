@@ -51,7 +51,8 @@ logger = logging.getLogger("pofx")
 def guarded(run: Callable[[], Any], *, debug: bool) -> int:
     """Call ``run``; every exception becomes one line on stderr and an exit code, unless ``debug`` asks for the traceback."""
     try:
-        return int(run() or 0)
+        code = int(run() or 0)
+        return _fail("interrupted", code, False) if code == EXIT_INTERRUPT else code
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted", EXIT_INTERRUPT, debug)
     except USAGE_ERROR as error:
@@ -94,7 +95,7 @@ def console(verbose: bool) -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("default", PofxWarning)
-            warnings.showwarning = _show_warning
+            warnings.showwarning = _show_warning  # type: ignore[assignment]
             yield
     finally:
         logger.handlers, logger.propagate = before[:2]
@@ -168,31 +169,39 @@ def settings(config: Any, pairs: Iterable[str], option: str) -> Any:
 
     Raises ConfigError for unknown keys (naming the valid ones), for values of another type, and for what the class itself refuses.
     """
+    tree: dict[str, Any] = {}
     for pair in pairs:
         key, sign, text = pair.partition("=")
         if not sign or not key.strip():
             raise ConfigError(f"{option}: expected key=value; got {pair!r}")
-        config = _changed(config, key.strip().replace("-", "_").split("."), text.strip(), option)
-    return config
+        *outer, last = key.strip().replace("-", "_").split(".")
+        branch = tree
+        for name in outer:
+            branch = branch.setdefault(name, {}) if isinstance(branch.get(name, {}), dict) else {}
+        branch[last] = text.strip()
+    return _changed(config, tree, option) if tree else config
 
 
-def _changed(config: Any, path: list[str], text: str, option: str) -> Any:
+def _changed(config: Any, tree: Mapping[str, Any], option: str) -> Any:
+    """All changes at once, because settings may only make sense together."""
     known = {item.name: item for item in fields(config) if item.init}
-    name = path[0]
-    if name not in known:
-        listing = ", ".join(f"{key}={getattr(config, key)!r}" for key in known)
-        raise ConfigError(
-            f"{option}: {type(config).__name__} has no setting {name!r}; valid, with the values in use: {listing}"
-        )
-    now = getattr(config, name)
-    if len(path) > 1:
-        if not is_dataclass(now):
+    changes = {}
+    for name, wanted in tree.items():
+        if name not in known:
+            listing = ", ".join(f"{key}={getattr(config, key)!r}" for key in known)
+            raise ConfigError(
+                f"{option}: {type(config).__name__} has no setting {name!r}; valid, with the values in use: {listing}"
+            )
+        now = getattr(config, name)
+        if isinstance(wanted, dict) and not is_dataclass(now):
             raise ConfigError(f"{option}: {name} of {type(config).__name__} is {now!r} and has no settings of its own")
-        return replace(config, **{name: _changed(now, path[1:], text, option)})
+        declared = str(known[name].type)
+        nested = isinstance(wanted, dict)
+        changes[name] = _changed(now, wanted, option) if nested else _value(now, wanted, declared, f"{option} {name}")
     try:
-        return replace(config, **{name: _value(now, text, str(known[name].type), f"{option} {name}")})
+        return replace(config, **changes)
     except TypeError as error:
-        raise ConfigError(f"{option}: {name}={text} does not suit {type(config).__name__}: {error}") from error
+        raise ConfigError(f"{option}: {tree} does not suit {type(config).__name__}: {error}") from error
 
 
 def _value(now: Any, text: str, declared: str, where: str) -> Any:

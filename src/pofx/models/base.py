@@ -34,7 +34,8 @@ class Capabilities:
 
     ``kinds`` of fields; ``density`` exact, estimate, bound or none; ``decode`` (noise to events) and ``encode`` (events to noise);
     ``context``: kinds of context fields it takes; ``teacher``: needs one; ``periodic``: keeps circular latent columns circular;
-    ``precision``: ``"float64"`` for closed forms, which are computed in float64 whatever :class:`pofx.Training` says.
+    ``precision``: ``"float64"`` for closed forms, which are computed in float64 whatever :class:`pofx.Training` says;
+    ``negative_weights``: exact with them; for other families the conditional mean weight is learnt first and takes their place.
     """
 
     kinds: frozenset[Kind] = frozenset({"vector"})
@@ -45,6 +46,7 @@ class Capabilities:
     teacher: bool = False
     periodic: bool = False
     precision: Literal["float64"] | None = None
+    negative_weights: bool = False
 
 
 @dataclass(frozen=True)

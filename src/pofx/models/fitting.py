@@ -22,6 +22,7 @@ from pofx.models.model import Model
 from pofx.training.contract import Source
 from pofx.training.loop import train
 from pofx.training.noise import derive_seed
+from pofx.training.resampling import Angular, learn_positive_weights
 from pofx.training.settings import Training
 from pofx.training.sources import DatasetSource
 
@@ -45,9 +46,10 @@ def fit(
     """See :meth:`pofx.models.base.Family.fit`."""
     training = _own_precision(family, training or Training())
     dataset, source, fitted, layout = prepare_fit(family, data, context, weight, training=training, init=init, teacher=teacher)
+    source, notes = _without_negative_weights(family, source, layout, training, resume)
     record = train(fitted.body, family.phases(layout), source, training, resume=resume)
     fitted.eval()
-    model = Model(family, fitted, layout, _card(family, fitted, layout, dataset, teacher))
+    model = Model(family, fitted, layout, _card(family, fitted, layout, dataset, teacher) | notes)
     model.card["training"] = record.to_dict()
     if dataset is not None:
         model.card["metrics"] = _metrics(model, dataset)
@@ -85,6 +87,17 @@ def prepare_fit(
 def _own_precision(family: Family, training: Training) -> Training:
     precision = family.capabilities.precision
     return training if precision is None else training.replace(precision=precision)
+
+
+def _without_negative_weights(
+    family: Family, source: Source, layout: Layout, training: Training, resume: str
+) -> tuple[Source, dict[str, Any]]:
+    """The source, with learnt positive weights where the family needs them, and what the card says about it."""
+    if family.capabilities.negative_weights or not getattr(source, "signed", False):
+        return source, {}
+    angular = Angular(layout.circular, layout.circular_context)
+    positive = learn_positive_weights(source, training, angular, resume)
+    return positive, {"weights": positive.notes}
 
 
 def _is_source(data: Any) -> bool:

@@ -53,7 +53,7 @@ class Gaussian(Family):
     """
 
     name: ClassVar[str] = "gaussian"
-    capabilities: ClassVar[Capabilities] = Capabilities(encode=True, precision="float64")
+    capabilities: ClassVar[Capabilities] = Capabilities(encode=True, precision="float64", negative_weights=True)
 
     shrinkage: str | float = "none"
     preprocess: str = field(default="affine", kw_only=True)

@@ -187,12 +187,15 @@ class _Estimator:
         return self._run(start, self.rows, self.family.max_iterations)[0]
 
     def _best_by_bic(self, sample: Pieces) -> Components:
-        """From one component upwards, until two in a row were no better."""
+        """From one component upwards, until two in a row were no better. EM stops at a hundredth of what a component has to gain."""
         events = moments(sample).events
+        price = math.log(events) / events
+        tolerance = max(self.family.tolerance, 0.005 * self._free(1) * price)
         best, lowest, worse = _one(self.total), math.inf, 0
         for count in range(1, self.family.most + 1):
-            found, likelihood = self._run(self._best_trial(sample, count)[0], sample, self.family.max_iterations)
-            value = self._free(len(found.weight)) * math.log(events) - 2 * likelihood * events
+            start = self._best_trial(sample, count)[0]
+            found, likelihood = self._run(start, sample, self.family.max_iterations, tolerance)
+            value = self._free(len(found.weight)) * price - 2 * likelihood
             best, lowest, worse = (found, value, 0) if value < lowest else (best, lowest, worse + 1)
             if worse == 2:
                 break
@@ -208,14 +211,16 @@ class _Estimator:
         rows, weight = next(iter(sample))
         return self._run(_start(rows, weight, self.total, count, number, seed), sample, self.family.trial_iterations)
 
-    def _run(self, start: Components, rows: Pieces, iterations: int) -> tuple[Components, float]:
+    def _run(
+        self, start: Components, rows: Pieces, iterations: int, tolerance: float | None = None
+    ) -> tuple[Components, float]:
         found, trace = expectation_maximisation(
             start,
             rows,
             floor=self.family.regularise * self.total.covariance.diagonal(),
             events=self.total.events,
             diagonal=self.family.covariance == "diagonal",
-            tolerance=self.family.tolerance,
+            tolerance=self.family.tolerance if tolerance is None else tolerance,
             iterations=iterations,
         )
         return found, trace[-1]

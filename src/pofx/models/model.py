@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pofx.data.dataset import Dataset
 from pofx.data.events import Events
 from pofx.data.spec import EventSpec
-from pofx.errors import CapabilityError, NoDensityError, NonFiniteError, RangeWarning, ShapeError
+from pofx.errors import CapabilityError, ColumnError, NoDensityError, NonFiniteError, RangeWarning, ShapeError
 from pofx.models.base import Family, Layout, NoiseShape
 from pofx.models.fitted import Fitted
 from pofx.training.noise import Noise, derive_seed
@@ -122,7 +123,8 @@ class Model:
 
         Parameters
         ----------
-        x : ``(n, *event)`` or one event; ``(m, n, *event)`` with m contexts; a dictionary if the event has several fields.
+        x : ``(n, *event)`` or one event; ``(m, n, *event)`` with m contexts; a dictionary if the event has several fields; or a
+            :class:`pofx.Dataset` of the same columns, which is streamed and brings its own context.
         context : ``(c,)``, ``(n, c)``, or ``(m, c)`` beside ``(m, n, *event)``.
         members : for families of several members: their mixture, or one row per member.
 
@@ -131,6 +133,8 @@ class Model:
         float64 of the leading shape of ``x``. ``-inf`` outside a declared range.
         """
         self._need_density()
+        if isinstance(x, Dataset):
+            return self._log_prob_dataset(x, context, members)
         events, shape, torch_out = self._events(x, context)
         self._warn_outside(events)
         values = self._in_chunks(events, lambda part: self._log_density(part, members))
@@ -141,6 +145,15 @@ class Model:
         """:meth:`log_prob` of a batch of numpy :class:`Events` (what a data set yields), as an array ``(n,)``."""
         self._need_density()
         return self._in_chunks(_tensors(events), lambda part: self._log_density(part, "mix")).detach().numpy()
+
+    def _log_prob_dataset(self, data: Dataset, context: Any, members: Literal["mix", "all"]) -> np.ndarray[Any, Any]:
+        if context is not None:
+            raise ShapeError("a data set brings its own context; context was given as well")
+        for role, wanted, found in (("columns", self.layout.spec, data.spec), ("context", self.layout.context or {}, data.context_spec or {})):
+            if _names(wanted) != _names(found):
+                raise ColumnError(f"expected the {role} {_listed(_names(wanted))}; the data set has {_listed(_names(found))}")
+        parts = [self.log_prob(part.fields if len(part.fields) > 1 else part.x, part.context and part.context.x, members=members) for part in data.chunks(16 * CHUNK)]
+        return np.concatenate(parts, axis=-1) if parts else np.zeros(0)
 
     def log_prob_error(self, x: Any, context: Any = None) -> Any:
         """The standard error of :meth:`log_prob`: zero where the density is exact."""
@@ -305,6 +318,14 @@ class Model:
     def _present(self, fields: Mapping[str, Tensor], torch_out: bool) -> Any:
         out = {name: field if torch_out else field.detach().numpy() for name, field in fields.items()}
         return out if len(out) > 1 else next(iter(out.values()))
+
+
+def _names(spec: EventSpec) -> tuple[str, ...]:
+    return tuple(name for field in spec.values() for name in field.names)
+
+
+def _listed(names: tuple[str, ...], most: int = 6) -> str:
+    return (", ".join(names[:most]) + (f", ... ({len(names)} in all)" if len(names) > most else "")) or "none"
 
 
 def _as_tensor(value: Any, where: str) -> Tensor:

@@ -115,8 +115,8 @@ def predictions(truth: Lognormal) -> dict[str, Floats]:
     few = truth.logarithmic
     return {
         "nominal": mean[None],
-        "few events x 0.25": np.where(few, 0.25 * mean, mean)[None],
-        "few events x 2.5": np.where(few, 2.5 * mean, mean)[None],
+        "few x 0.25": np.where(few, 0.25 * mean, mean)[None],
+        "few x 2.5": np.where(few, 2.5 * mean, mean)[None],
     }
 
 

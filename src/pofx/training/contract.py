@@ -50,7 +50,8 @@ class Update:
     repeat : this many times per step, each with a fresh batch (five critic steps per generator step); the first batch of a step is
         common to its updates. An epoch counts batches, so it has fewer steps then.
     optimiser : builds any ``torch.optim.Optimizer`` from the parameters, which are given as ``(name, parameter)`` pairs; it may be a
-        sampler over weights whose ``step`` takes a closure. None means the optimiser and schedule of :class:`pofx.Training`.
+        sampler over weights whose ``step`` takes a closure. None means the optimiser and schedule of :class:`pofx.Training`. Clipping
+        and averaging hold in any case: a sampler's phase has ``training={"clip": None, "ema": None}``.
     after : called with the body after each step (clipping of weights, moving codebooks, persistent chains).
     """
 
@@ -96,7 +97,8 @@ class Source(Protocol):
     events have mean one over the training events: the loop takes the mean of weight times loss over a batch, as it stands.
 
     A source may also have ``fingerprint()`` (JSON-able; a checkpoint of other data is refused), ``rebatched(batch_size)`` (another source
-    over the same events, for phases with their own batch size) and ``place(function)`` (send what is kept in memory to the device).
+    over the same events, for phases with their own batch size), ``signed`` (whether weights may be negative) and ``place(function)``
+    (send what is kept in memory to the device).
     """
 
     @property

@@ -57,7 +57,7 @@ def measure(
     """
     was_training, team = module.training, team or Team()
     module.eval()
-    mine = [batch for number, batch in enumerate(batches) if number % team.size == team.rank]
+    mine = (batch for number, batch in enumerate(batches) if number % team.size == team.rank)
     parts = team.gather([_part(module, loss, batch, noise) for batch in mine])
     module.train(was_training)
     if not parts:

@@ -178,8 +178,8 @@ class _Session:
             return plan.limit
         if patience is not None and stage.phase.keep == "best" and self.position.stale >= patience:
             return "patience"
-        late = plan.deadline is not None and self._elapsed() > plan.deadline
-        return "minutes" if self.team.any(late) else ""
+        late = plan.deadline is not None and self.team.any(self._elapsed() > plan.deadline)
+        return "minutes" if late else ""
 
     def _begin(self, stage: Stage) -> Plan:
         """Restore the stage, or plan it."""

@@ -6,8 +6,9 @@ is short, and a batch is a function of its number, so there is nothing to save. 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -15,7 +16,10 @@ import torch
 from pofx.data.events import Events
 from pofx.training.noise import derive_seed
 
-__all__ = ["Order", "Stream", "concatenate"]
+__all__ = ["BatchSize", "Order", "Stream", "batch_size_for", "concatenate"]
+
+BatchSize = int | Literal["auto"]
+SMALLEST, LARGEST = 8, 512
 
 Rows = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -24,11 +28,22 @@ class _Shuffled(Protocol):
     def shuffled(self, size: int, *, seed: int, epoch: int = 0, start: int = 0) -> Iterator[Events]: ...
 
 
+def batch_size_for(events: int, wanted: BatchSize) -> int:
+    """Events per batch: what is wanted, but no more than there are; ``"auto"`` is the power of two next to a tenth of them, 8 to 512.
+
+    >>> [batch_size_for(n, "auto") for n in (5, 160, 1600, 4000, 10**6)]
+    [5, 16, 128, 512, 512]
+    """
+    if wanted == "auto":
+        wanted = min(max(2 ** round(math.log2(max(events, 10) / 10)), SMALLEST), LARGEST)
+    return min(wanted, events)
+
+
 class Order:
     """Which rows of ``size`` events batch number k holds."""
 
-    def __init__(self, size: int, batch_size: int, seed: int) -> None:
-        self.size, self.batch, self.seed = size, min(batch_size, size), seed
+    def __init__(self, size: int, batch_size: BatchSize, seed: int) -> None:
+        self.size, self.batch, self.seed = size, batch_size_for(size, batch_size), seed
         self._permutations: dict[int, Rows] = {}
 
     @property

@@ -20,9 +20,9 @@ _START, _END = 1 / 25, 1 / 25e4
 def factor(step: int, total: int, training: Training) -> float:
     """The learning rate of step ``step`` (0, 1, ..., total - 1) relative to its peak.
 
-    >>> factor(0, 100, Training(schedule="constant"))
+    >>> factor(10, 100, Training(schedule="constant"))
     1.0
-    >>> round(factor(50, 101, Training(schedule="cosine")), 6)
+    >>> round(factor(50, 101, Training(schedule="cosine", warmup=0)), 6)
     0.5
     """
     warmup = warmup_steps(total, training)
@@ -38,8 +38,6 @@ def factor(step: int, total: int, training: Training) -> float:
 def warmup_steps(total: int, training: Training) -> int:
     """The number of steps with a rising learning rate."""
     warmup = training.warmup
-    if warmup is None:
-        warmup = 0.3 if training.schedule == "one-cycle" else 0
     return min(warmup if isinstance(warmup, int) else round(warmup * total), total)
 
 

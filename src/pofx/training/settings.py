@@ -28,6 +28,7 @@ BOOKKEEPING = frozenset({"checkpoint", "checkpoint_every", "log_dir", "tensorboa
 class Training:
     """Settings of :func:`pofx.training.train`; ``fit(..., training=Training(max_epochs=20))``.
 
+    The defaults are meant to be left alone: averaged weights, clipped gradients, and the weights of the best validation loss.
     Training ends at whichever limit comes first. Every limit holds for each phase of a family,
     except ``max_minutes``, which the phases share.
 
@@ -39,17 +40,20 @@ class Training:
         counts against it, so that a run with ``max_steps=record.budget_steps`` repeats this one; the clock stops it in any case.
     horizon : steps that the schedule is counted against (or ``{phase: number}``); None means as many as there will be. A run that the clock
         stopped is repeated by ``max_steps=record.phase_steps, horizon=record.budget_steps``.
-    batch_size : events per step; a data set with fewer events is one batch.
+    batch_size : events per step; a data set with fewer events is one batch. ``"auto"`` is 512, or for less than about 4000 training events
+        the power of two next to a tenth of them.
     learning_rate : its peak.
     weight_decay : of weights with two or more axes (biases and scales do not decay).
     optimiser : ``"adamw"``, ``"adam"`` or ``"sgd"`` (with momentum 0.9).
     schedule : ``"one-cycle"``, ``"cosine"``, ``"linear"`` or ``"constant"``; see :func:`pofx.training.schedule.factor`.
-    warmup : steps (integer) or fraction (float) with a rising learning rate; None is 0.3 for one-cycle and 0 for the others.
-    patience : epochs without a better validation loss before training ends; None never ends early.
+    warmup : steps (integer) or fraction (float) with a rising learning rate.
+    patience : epochs without a better validation loss before training ends; None never ends early. The weights that are kept are those
+        with the best validation loss in any case.
     seed : of everything random.
     checkpoint : file that holds the state of an unfinished training; None for none.
     checkpoint_every : steps (integer) or seconds (float) between checkpoints.
-    ema : decay of the exponential moving average of the weights, which then are what is validated and kept; None for none.
+    ema : decay of the exponential moving average of the weights, which then are what is validated and kept; None for none. It rises from
+        2/11 as training goes on, so that a short training forgets its beginning as well.
     clip : largest norm of the gradient; None for no clipping.
     accumulate : pieces that a batch is worked through in, to save memory; the result is that of the whole batch.
     precision : ``"float32"``, ``"float64"`` or ``"bf16"`` (matrix products in bfloat16; losses and log-densities in float32).
@@ -70,18 +74,18 @@ class Training:
     max_steps: int | Mapping[str, int] | None = None
     max_minutes: float | None = None
     horizon: int | Mapping[str, int] | None = None
-    batch_size: int = 512
+    batch_size: int | Literal["auto"] = "auto"
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
     optimiser: Literal["adamw", "adam", "sgd"] = "adamw"
     schedule: Literal["one-cycle", "cosine", "linear", "constant"] = "one-cycle"
-    warmup: int | float | None = None
+    warmup: int | float = 0.1
     patience: int | None = None
     seed: int = 0
     checkpoint: str | Path | None = None
     checkpoint_every: int | float = 60.0
-    ema: float | None = None
-    clip: float | None = None
+    ema: float | None = 0.999
+    clip: float | None = 5.0
     accumulate: int = 1
     precision: Literal["float32", "float64", "bf16"] = "float32"
     device: str = "auto"
@@ -174,14 +178,14 @@ _RULES: dict[str, Rule] = {
     "max_steps": ("an integer of at least 1, {phase: integer}, or None", _steps),
     "max_minutes": _optional(_positive()),
     "horizon": ("an integer of at least 1, {phase: integer}, or None", _steps),
-    "batch_size": _count(1),
+    "batch_size": ("an integer of at least 1, or 'auto'", lambda v: v == "auto" or (_is_int(v) and v >= 1)),
     "learning_rate": _positive(),
     "weight_decay": ("a number of at least 0", lambda v: _is_number(v) and v >= 0),
     "optimiser": _choice(*OPTIMISERS),
     "schedule": _choice(*SCHEDULES),
     "warmup": (
-        "an integer of at least 0 (steps), a float in [0, 1) (fraction), or None",
-        lambda v: v is None or (_is_number(v) and (v >= 0 if _is_int(v) else 0 <= v < 1)),
+        "an integer of at least 0 (steps) or a float in [0, 1) (fraction)",
+        lambda v: _is_number(v) and (v >= 0 if _is_int(v) else 0 <= v < 1),
     ),
     "patience": _optional(_count(1)),
     "seed": _count(0),

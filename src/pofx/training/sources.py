@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from pofx.data.events import Events
 from pofx.errors import CapabilityError, DataError, TrainingError
 from pofx.training.noise import Noise
-from pofx.training.order import Order, Stream, concatenate
+from pofx.training.order import BatchSize, Order, Stream, concatenate
 
 __all__ = ["DataPart", "DatasetSource", "FunctionSource", "TeacherSource"]
 
@@ -55,20 +55,23 @@ class DatasetSource:
     ----------
     train, val : the training events and the validation events (None or empty for none).
     prepare : numpy events to tensors in latent coordinates; it is given keyed noise (for dequantisation).
-    batch_size : events per batch; what is left over at the end of an epoch begins the next one.
+    batch_size : events per batch (or ``"auto"``, by their number); what is left over at the end of an epoch begins the next one.
     seed : of the order and of the noise.
 
+    ``signed`` says whether a training event has a negative weight.
     Events in memory are prepared once, before training, where ``prepare`` does not ask for noise.
     """
 
-    def __init__(self, train: DataPart, val: DataPart | None, prepare: Prepare, *, batch_size: int, seed: int) -> None:
+    def __init__(
+        self, train: DataPart, val: DataPart | None, prepare: Prepare, *, batch_size: BatchSize, seed: int
+    ) -> None:
         if len(train) == 0:
             raise DataError("expected at least one training event; the training split is empty")
         self._train, self._val, self._prepare = train, val, prepare
         self._seed = seed
         self._order = Order(len(train), batch_size, seed)
-        self.mean_weight = _mean_weight(train)
-        self._validation_mean = 1.0 if val is None or len(val) == 0 else _mean_weight(val)
+        self.mean_weight, self.signed = _weights(train)
+        self._validation_mean = 1.0 if val is None or len(val) == 0 else _weights(val)[0]
         self._raw = _numbered(train.arrays()) if train.in_memory else None
         self._stream = None if train.in_memory else Stream(train, self._order)
         self._cache: Events | None = None
@@ -103,7 +106,7 @@ class DatasetSource:
         chosen = torch.from_numpy(rows)
         return cache.map(lambda array: array.index_select(0, chosen.to(array.device)))
 
-    def rebatched(self, batch_size: int) -> DatasetSource:
+    def rebatched(self, batch_size: BatchSize) -> DatasetSource:
         """The same events in batches of another size (a phase may ask for it)."""
         other = copy.copy(self)
         other._order = Order(self.size, batch_size, self._seed)
@@ -202,16 +205,17 @@ def _numbered(events: Events, start: int = 0) -> Events:
     return events if events.index is not None else events.replace(index=np.arange(start, start + len(events)))
 
 
-def _mean_weight(part: DataPart) -> float:
-    """Mean weight of all events; one without weights."""
-    total = 0.0
+def _weights(part: DataPart) -> tuple[float, bool]:
+    """Mean weight of all events (one without weights), and whether any is negative."""
+    total, lowest = 0.0, 0.0
     for piece in part.chunks(CHUNK):
         if piece.weight is None:
-            return 1.0
+            return 1.0, False
         total += float(np.sum(piece.weight, dtype=np.float64))
+        lowest = min(lowest, float(np.min(piece.weight)))
     if not (math.isfinite(total) and total > 0):
         raise DataError(f"expected weights with a positive sum; {len(part)} events have a sum of weights of {total}")
-    return total / len(part)
+    return total / len(part), lowest < 0
 
 
 class FunctionSource:
