@@ -94,8 +94,8 @@ def main() -> None:
     def compared(case: str, what: str, rival: str | None, bar: float) -> Row:
         return ratio(timed(case), what, rival or fastest(timed(case)), bar)
 
-    for measure, *arguments in planned():
-        sheet.measure(measure, partial(compared, *arguments), seeds=[SEED], bar=arguments[-1])
+    for measure, case, what, rival, bar in planned():
+        sheet.measure(measure, partial(compared, case, what, rival, bar), seeds=[SEED], bar=bar)
     last = "log-density of a spline: largest difference from zuko's"
     sheet.measure(last, lambda: equality(2000 if options.quick else POINTS), seeds=[SEED], bar=EQUAL)
     sheet.finish([*(plan[0] for plan in planned()), last])

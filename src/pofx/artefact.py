@@ -284,6 +284,4 @@ def _float(plain: dict[str, Any]) -> Any:
 
 
 def _version() -> str:
-    from pofx import __version__
-
-    return f"pofx {__version__}"
+    return f"pofx {importlib.import_module('pofx').__version__}"

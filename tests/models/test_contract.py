@@ -13,6 +13,7 @@ import torch
 import pofx
 from pofx import registry
 from pofx.config import from_plain, to_plain
+from pofx.data.spec import vector_spec
 from pofx.errors import ConfigError, DataError, NonFiniteError, NotFittedError, RangeWarning, ShapeError
 
 pytestmark = pytest.mark.filterwarnings("ignore::pofx.errors.RangeWarning")
@@ -208,6 +209,15 @@ def test_decode_is_what_sample_draws_and_differentiable(conditioned: pofx.Model)
     z = noise["z"].clone().requires_grad_()
     (gradient,) = torch.autograd.grad(conditioned.decode({**noise, "z": z}, [0.2]).sum(), z)
     assert bool((gradient != 0).any())
+
+
+def test_the_field_may_have_any_name(name: str) -> None:
+    x, context = contract.vector_toy(500, 1, True)
+    forms = {"columns": vector_spec(["pt", "mass"], "jet"), "context_columns": vector_spec(["met"], "event")}
+    data = pofx.Dataset.from_arrays({"jet": x}, {"event": context}, **forms)
+    model = contract.CASES[name].family.fit(data, training=contract.QUICK.replace(max_steps=2))
+    assert model.sample(4, [0.2], seed=1).shape == (4, 2)
+    assert model.log_prob({"jet": x[:4]}, context[:4]).shape == (4,)
 
 
 # What must be refused

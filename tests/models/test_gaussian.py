@@ -54,6 +54,13 @@ def test_conditional_is_the_regression_on_the_context() -> None:
     assert centre == pytest.approx(predicted)
 
 
+def test_rows_too_many_to_keep_are_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = TRUTH.sample(20_000, 1)
+    kept = Gaussian(shrinkage="ledoit-wolf").fit(x).log_prob(x[:50])
+    monkeypatch.setattr("pofx.models.gaussian.CACHE", 0)
+    np.testing.assert_array_equal(Gaussian(shrinkage="ledoit-wolf").fit(x).log_prob(x[:50]), kept)
+
+
 def test_periodic_context_enters_by_cosine_and_sine() -> None:
     rng = np.random.default_rng(1)
     phi = rng.uniform(-np.pi, np.pi, 4000)

@@ -40,7 +40,10 @@ def job(folder: Path) -> dict[str, Any]:
     """Two phases with everything that a team shares: uneven shares, weights, accumulation, clipping, average, validation, checkpoint."""
     net = Watching()
     sgd = lambda named: torch.optim.SGD([p for _, p in named], lr=0.01, momentum=0.9)  # noqa: E731
-    phases = [Phase("one", (Update("all", loss),)), Phase("two", (Update("last", loss, ("network.2.*",), optimiser=sgd),))]
+    phases = [
+        Phase("one", (Update("all", loss),)),
+        Phase("two", (Update("last", loss, ("network.2.*",), optimiser=sgd),)),
+    ]
     x, weight = normal(203).astype("f8"), np.linspace(-0.2, 2.2, 203)
     data = source(x, weight, val=normal(9000, 1).astype("f8"), batch_size=33)
     settings = quick(max_epochs=4, precision="float64", accumulate=2, clip=1.0, ema=0.9, checkpoint_every=3)

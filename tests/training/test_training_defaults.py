@@ -42,7 +42,9 @@ def test_one_wild_event_does_no_harm():
     x[17] = 1e4
     wild = lambda net, events, noise: Loss(nll(net, events, noise).per_event)  # noqa: E731
     net = Gaussian()
-    record = train(net, [Phase("fit", (Update("u", wild),))], source(x, val=normal(200, 1)), QUIET.replace(max_epochs=3))
+    record = train(
+        net, [Phase("fit", (Update("u", wild),))], source(x, val=normal(200, 1)), QUIET.replace(max_epochs=3)
+    )
     assert max(row.gradient_norm for row in record.history) > 1000
     assert weights(net).abs().max() < 1
 

@@ -48,12 +48,12 @@ class MaskedAutoregressive(Bijection):
         self.register_buffer("back", torch.tensor(order).argsort(), persistent=False)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        rows = x.t()[self.order]
+        rows = x.t().index_select(0, self.order)
         z, log_slope = self.elements.apply(rows, self.network(rows, context))
-        return z[self.back].t(), log_slope.sum(0)
+        return z.index_select(0, self.back).t(), log_slope.sum(0)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        rows = z.t()[self.order]
+        rows = z.t().index_select(0, self.order)
         slopes: list[Tensor] = []
 
         def choose(i: int, raw: Tensor) -> Tensor:
@@ -62,4 +62,4 @@ class MaskedAutoregressive(Bijection):
             return x
 
         x: Tensor = self.network.sequence(z.shape[0], context, choose)  # type: ignore[operator]
-        return x[self.back].t(), torch.stack(slopes).sum(0)
+        return x.index_select(0, self.back).t(), torch.stack(slopes).sum(0)

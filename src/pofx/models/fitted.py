@@ -40,6 +40,11 @@ class Preprocess(nn.ModuleDict):
         return cls({name: build_preprocessing(field, events.fields[name], weight, method, mask=events.masks.get(name)) for name, field in spec.items()})
 
     @classmethod
+    def identity(cls, spec: EventSpec) -> Preprocess:
+        """For events that are made in latent coordinates (integrands)."""
+        return cls({name: Preprocessing(len(field.columns)) if field.kind == "vector" else FieldStandardise(field.kind, len(field.columns)) for name, field in spec.items()})
+
+    @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Preprocess:
         """Of the right structure, to be filled by ``load_state_dict``."""
         return cls({name: preprocessing_from_config(dict(part)) for name, part in config.items()})
@@ -97,7 +102,7 @@ class Fitted(nn.Module):
 
     def prepare(self, events: Events, noise: Noise | None = None) -> tuple[Events, Tensor]:
         """Events in the user's units (numpy or tensors) to latent events in the body's precision, and the log-Jacobian ``(n,)``."""
-        events = to_tensors(events, self._device)
+        events = to_tensors(events, self.device)
         fields, log_jacobian = self.preprocess.to_latent(events, noise)
         context = None if events.context is None else self.prepare_context(events.context)
         weight = None if events.weight is None else events.weight.to(self.dtype)
@@ -106,7 +111,7 @@ class Fitted(nn.Module):
 
     def prepare_context(self, context: Events) -> Events:
         """Context in the user's units to latent context."""
-        context = to_tensors(context, self._device)
+        context = to_tensors(context, self.device)
         return context.replace(fields={name: field.to(self.dtype) for name, field in self.context.to_latent(context)[0].items()})
 
     def restore(self, fields: Mapping[str, Tensor], masks: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
@@ -114,5 +119,6 @@ class Fitted(nn.Module):
         return self.preprocess.from_latent(fields, masks or {})
 
     @property
-    def _device(self) -> torch.device:
+    def device(self) -> torch.device:
+        """Where the body is."""
         return next((t.device for t in [*self.body.parameters(), *self.body.buffers()]), torch.device("cpu"))

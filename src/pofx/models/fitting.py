@@ -19,6 +19,7 @@ from pofx.errors import CapabilityError, ConfigError
 from pofx.models.base import Family, Layout
 from pofx.models.fitted import Fitted, Preprocess, to_tensors
 from pofx.models.model import Model
+from pofx.models.saving import fingerprint
 from pofx.training.contract import Source
 from pofx.training.loop import train
 from pofx.training.noise import derive_seed
@@ -117,7 +118,7 @@ def _preprocessing(
     if init is not None:
         return init.fitted.preprocess, init.fitted.context
     if dataset is None:
-        return Preprocess(), Preprocess()
+        return Preprocess.identity(spec), Preprocess.identity(context or {})
     sample = to_tensors(_sample(dataset.train, seed))
     events = Preprocess.from_data(spec, sample, family.preprocess, sample.weight)
     if context is None or sample.context is None:
@@ -175,10 +176,10 @@ def _card(family: Family, fitted: Fitted, layout: Layout, dataset: Dataset | Non
         "preprocessing": {"events": fitted.preprocess.config(), "context": fitted.context.config()},
         "coordinates": {"events": fitted.preprocess.describe(), "context": fitted.context.describe()},
         "precision": str(fitted.dtype).removeprefix("torch."),
-        "parameters": sum(p.numel() for p in fitted.body.parameters()),
+        "parameters": sum(tensor.numel() for tensor in fitted.body.state_dict().values()),
         "data": None if dataset is None else {"sha256": dataset.fingerprint, "events": len(dataset), "train": len(dataset.train)},
         "ranges": {} if dataset is None else _ranges(dataset),
-        "teacher": None if teacher is None else teacher.card.get("sha256"),
+        "teacher": None if teacher is None else fingerprint(teacher),
         "software": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "licence": None,

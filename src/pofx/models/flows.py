@@ -43,7 +43,7 @@ class FlowBody(nn.Module):
 
     def __init__(self, flow: Bijection, layout: Layout) -> None:
         super().__init__()
-        self.flow = flow
+        self.flow, self.field = flow, layout.only
         self.context_angles = layout.circular_context_columns
         self.context_lines = tuple(i for i in range(layout.context_features) if i not in self.context_angles)
         angles = torch.zeros(layout.features, dtype=torch.bool)
@@ -128,7 +128,7 @@ class FlowFamily(Family):
         return body.log_base(z) + log_jacobian  # type: ignore[no-any-return]
 
     def decode(self, body: Any, noise: Mapping[str, Tensor], context: Events | None) -> Mapping[str, Tensor]:
-        return {"x": body.flow.inverse(body.from_normal(noise["z"]), body.context(context))[0]}
+        return {body.field: body.flow.inverse(body.from_normal(noise["z"]), body.context(context))[0]}
 
     def encode(self, body: Any, events: Events) -> Mapping[str, Tensor]:
         return {"z": body.to_normal(body.flow(events.x, body.context(events.context))[0])}

@@ -73,25 +73,26 @@ class Model:
         -------
         float64 array (a tensor if the context is one); a dictionary of arrays if the event has several fields.
         """
-        rows, shape, torch_out = self._context_rows(context, n)
-        events = self._sample_rows(0, math.prod(shape), seed, rows, shape)
+        rows, shape, torch_out = self.context_rows(context, n)
+        events = self.sample_rows(0, math.prod(shape), seed, rows, shape)
         out = {name: field.reshape(*shape, *field.shape[1:]) for name, field in events.items()}
         result = self._present(out, torch_out)
         one = torch.ones(shape, dtype=torch.float64)
         return (result, one if torch_out else one.numpy()) if weights else result
 
-    def sample_range(self, start: int, stop: int, *, seed: int, context: Any = None) -> Any:
-        """Events number ``start`` to ``stop`` of ``sample(n, seed=seed)``: what parallel workers draw. ``context`` is ``(c,)`` or None."""
-        rows, _, _ = self._context_rows(context, stop)
-        return self._present(self._sample_rows(start, stop, seed, rows, (stop,)), torch_out=False)
+    def sample_range(self, start: int, stop: int, *, seed: int, n: int | None = None, context: Any = None) -> Any:
+        """Events number ``start`` to ``stop`` of ``sample(n, context, seed=seed)``, counted row by row; n matters for contexts ``(m, c)`` alone."""
+        rows, shape, torch_out = self.context_rows(context, stop if n is None and np.ndim(context) < 2 else n)
+        return self._present(self.sample_rows(start, stop, seed, rows, shape), torch_out)
 
-    def _sample_rows(self, start: int, stop: int, seed: int, context: Tensor | None, shape: tuple[int, ...]) -> dict[str, Tensor]:
+    def sample_rows(self, start: int, stop: int, seed: int, context: Tensor | None, shape: tuple[int, ...]) -> dict[str, Tensor]:
+        """Events number ``start`` to ``stop`` of ``sample`` (counted row by row over ``shape``): what parallel workers draw."""
         repeat = shape[-1] if len(shape) == 2 else (1 if context is not None and len(context) == math.prod(shape) else stop or 1)
         pieces: list[dict[str, Tensor]] = []
         with torch.no_grad():
             for first in range(start - start % CHUNK, stop, CHUNK):
-                index = torch.arange(first, first + CHUNK)
-                part = None if context is None else context[(index // repeat).clamp(max=len(context) - 1)]
+                index = torch.arange(first, first + CHUNK, device=self.fitted.device)
+                part = None if context is None else context[(index.cpu() // repeat).clamp(max=len(context) - 1)]
                 fields = self._decode_rows(Noise(seed, index, dtype=self.fitted.dtype, scope="sample"), part)
                 keep = slice(max(start - first, 0), min(stop - first, CHUNK))
                 pieces.append({name: field[keep] for name, field in fields.items()})
@@ -107,7 +108,7 @@ class Model:
         if members == 1:
             return self.fitted.restore(fields[0])
         choice = (noise.uniform("member") * members).long().clamp(max=members - 1)
-        rows = torch.arange(len(choice))
+        rows = torch.arange(len(choice), device=choice.device)
         return self.fitted.restore({name: torch.stack([f[name] for f in fields])[choice, rows] for name in fields[0]})
 
     def _draw(self, noise: Noise) -> dict[str, Tensor]:
@@ -139,12 +140,12 @@ class Model:
         self._warn_outside(events)
         values = self._in_chunks(events, lambda part: self._log_density(part, members))
         out = values.T.reshape(-1, *shape) if members == "all" else values.reshape(shape)
-        return out if torch_out else out.detach().numpy()
+        return out if torch_out else out.detach().cpu().numpy()
 
     def log_prob_events(self, events: Events) -> np.ndarray[Any, Any]:
         """:meth:`log_prob` of a batch of numpy :class:`Events` (what a data set yields), as an array ``(n,)``."""
         self._need_density()
-        return self._in_chunks(_tensors(events), lambda part: self._log_density(part, "mix")).detach().numpy()
+        return self._in_chunks(_tensors(events), lambda part: self._log_density(part, "mix")).detach().cpu().numpy()
 
     def _log_prob_dataset(self, data: Dataset, context: Any, members: Literal["mix", "all"]) -> np.ndarray[Any, Any]:
         if context is not None:
@@ -160,7 +161,7 @@ class Model:
         self._need_density()
         events, shape, torch_out = self._events(x, context)
         out = self._in_chunks(events, self._log_density_error).reshape(shape)
-        return out if torch_out else out.detach().numpy()
+        return out if torch_out else out.detach().cpu().numpy()
 
     @property
     def density(self) -> str:
@@ -212,7 +213,7 @@ class Model:
         """Noise to events in the user's units: pure and differentiable. A tensor stands for the noise named ``"z"``; torch out."""
         named = noise if isinstance(noise, Mapping) else {"z": noise}
         first = next(iter(named.values()))
-        rows, _, _ = self._context_rows(context, len(first))
+        rows, _, _ = self.context_rows(context, len(first))
         part = None if rows is None else self.fitted.prepare_context(self._context_events(rows.expand(len(first), -1)))
         fields = self.family.decode(self.fitted.body, named, part)
         return self._present(self.fitted.restore(fields), torch_out=True)
@@ -226,7 +227,7 @@ class Model:
 
     def noise(self, n: int, *, seed: int, start: int = 0) -> dict[str, Tensor]:
         """The noise that ``sample`` uses for events ``start`` to ``start + n``."""
-        return self._draw(Noise(seed, torch.arange(start, start + n), dtype=self.fitted.dtype, scope="sample"))
+        return self._draw(Noise(seed, torch.arange(start, start + n, device=self.fitted.device), dtype=self.fitted.dtype, scope="sample"))
 
     # ------------------------------------------------------------------ files and devices
 
@@ -273,7 +274,8 @@ class Model:
             return rows[:, None].expand(*shape, rows.shape[-1]).reshape(count, -1)
         return rows.reshape(-1, rows.shape[-1]).expand(count, -1)
 
-    def _context_rows(self, context: Any, n: int | None) -> tuple[Tensor | None, tuple[int, ...], bool]:
+    def context_rows(self, context: Any, n: int | None) -> tuple[Tensor | None, tuple[int, ...], bool]:
+        """Context rows ``(m, c)`` or None, the leading shape of a sample, and whether it is to be a tensor."""
         if n is not None and (isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 0):
             raise ShapeError(f"expected a number of events n >= 0; got {n!r}")
         rows = self._context_tensor(context)
@@ -310,13 +312,13 @@ class Model:
         return Events({name: rows for name in self.layout.context or {}})
 
     def _warn_context(self, rows: Tensor) -> None:
-        _warn_range("context", self.layout.context or {}, {name: rows.reshape(-1, rows.shape[-1]) for name in self.layout.context or {}}, self.card, 0.01)
+        _warn_range("context", self.layout.context or {}, {name: rows.reshape(-1, rows.shape[-1]) for name in self.layout.context or {}}, self.card, 0.1)
 
     def _warn_outside(self, events: Events) -> None:
         _warn_range("x", self.layout.spec, events.fields, self.card, 0.5)
 
     def _present(self, fields: Mapping[str, Tensor], torch_out: bool) -> Any:
-        out = {name: field if torch_out else field.detach().numpy() for name, field in fields.items()}
+        out = {name: field if torch_out else field.detach().cpu().numpy() for name, field in fields.items()}
         return out if len(out) > 1 else next(iter(out.values()))
 
 

@@ -75,7 +75,7 @@ def sample_to_file(
     if workers < 1 or chunk < 1:
         raise ConfigError(f"expected at least one worker and one event per chunk; got workers={workers}, chunk={chunk}")
     fitted = model if isinstance(model, Model) else load(model)
-    rows, shape, _ = fitted._context_rows(context, n)
+    rows, shape, _ = fitted.context_rows(context, n)
     task = _Task(seed, shape, None if rows is None else rows.numpy(), -(-chunk // CHUNK) * CHUNK)
     with _pieces(fitted, model, task, min(workers, max(1, -(-task.total // task.chunk)))) as restart:
         store = _Stream(fitted, task, restart)
@@ -106,7 +106,7 @@ class _Task:
         rows = None if self.context is None else torch.as_tensor(self.context)
         return {
             name: values.numpy()
-            for name, values in model._sample_rows(start, stop, self.seed, rows, self.shape).items()
+            for name, values in model.sample_rows(start, stop, self.seed, rows, self.shape).items()
         }
 
     def context_of(self, start: int, stop: int) -> Array:

@@ -84,14 +84,23 @@ class _BlockLinear(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         h, weight = ctx.saved_tensors
-        grad_h = torch.zeros_like(h, memory_format=torch.contiguous_format) if ctx.needs_input_grad[0] else None
-        grad_weight = torch.zeros_like(weight)
+        grad_weight = torch.empty_like(weight)
         for start, stop, cut in ctx.blocks:
-            part = grad[start:stop]
-            grad_weight[start:stop, :cut] = part @ h[:cut].t()
-            if grad_h is not None:
-                grad_h[:cut].addmm_(weight[start:stop, :cut].t(), part)
+            torch.mm(grad[start:stop], h[:cut].t(), out=grad_weight[start:stop, :cut])
+            grad_weight[start:stop, cut:] = 0.0
+        grad_h = _back(weight, grad, ctx.blocks) if ctx.needs_input_grad[0] else None
         return grad_h, grad_weight, grad.sum(1), None
+
+
+def _back(weight: Tensor, grad: Tensor, blocks: tuple[tuple[int, int, int], ...]) -> Tensor:
+    """The transposed product: the last block reaches farthest, and the others add to it."""
+    out = grad.new_empty(weight.shape[1], grad.shape[1])
+    (start, stop, cut), *others = reversed(blocks)
+    torch.mm(weight[start:stop, :cut].t(), grad[start:stop], out=out[:cut])
+    out[cut:] = 0.0
+    for start, stop, cut in others:
+        out[:cut].addmm_(weight[start:stop, :cut].t(), grad[start:stop])
+    return out
 
 
 class _Block(nn.Module):

@@ -154,6 +154,8 @@ class _Session:
         position.estimated = True
         self.stage = stage = Stage(self.module, phase, source, settings, self.placement, first_draw=position.draws)
         plan = self._begin(stage)
+        if phase.updates and stage.step == 0:
+            self._validate(stage, 0)  # the untrained weights compete: a Gaussian start may be the best there is
         self.module.train()
         while not (reason := self._reason_to_stop(stage, plan)):
             self._advance(stage, plan)

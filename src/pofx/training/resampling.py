@@ -63,7 +63,9 @@ def learn_positive_weights(
     angular = angular or Angular({}, {})
     body = _seeded_body(source, angular, training)
     phase = Phase("weights", (Update("weight", _loss),))
-    record = train(body, [phase], _Unweighted(source), _settings(training), resume="auto" if resume == "must" else resume)
+    record = train(
+        body, [phase], _Unweighted(source), _settings(training), resume="auto" if resume == "must" else resume
+    )
     learnt = PositiveWeights(source, body)
     learnt.notes |= {"steps": record.steps, "validation_loss": record.best_loss}
     return learnt
@@ -75,7 +77,7 @@ def _settings(training: Training) -> Training:
     checkpoint = None if training.checkpoint is None else Path(f"{training.checkpoint}.weights")
     budget = None if training.max_minutes is None else training.max_minutes / 10
     return Training(
-        max_epochs=40, max_steps=4000, max_minutes=budget, learning_rate=3e-3, patience=10, seed=training.seed, precision=precision,
+        max_epochs=40, max_steps=4000, max_minutes=budget, learning_rate=3e-3, weight_decay=0.1, patience=10, seed=training.seed, precision=precision,
         device=training.device, deterministic=training.deterministic, progress=training.progress, checkpoint=checkpoint,
         checkpoint_every=training.checkpoint_every,
     )  # fmt: skip
@@ -265,7 +267,9 @@ class PositiveWeights(_Wrapped):
             after += _sums(mean.clamp(min=0.0), mean <= 0)
             events += len(piece)
         if not float(after[0]) > 0:
-            raise DataError(f"expected events with a positive mean weight somewhere; that of {events} events is nowhere positive")
+            raise DataError(
+                f"expected events with a positive mean weight somewhere; that of {events} events is nowhere positive"
+            )
         self.scale = float(before[0] / after[0])
         return {
             "method": "conditional mean weight, arXiv:2007.11586",

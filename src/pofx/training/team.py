@@ -143,5 +143,7 @@ def local_device(device: torch.device) -> torch.device:
         return device
     number, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
     if number >= there:
-        raise ConfigError(f"torchrun: expected at most one process per GPU; got process {number} where there are {there}")
+        raise ConfigError(
+            f"torchrun: expected at most one process per GPU; got process {number} where there are {there}"
+        )
     return torch.device("cuda", number)

@@ -1,0 +1,51 @@
+"""Fit a family to toys of a known density and compare log-densities on fresh ones; T2K's release."""
+
+import time
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from common import Row
+from measuring import mean, public_data
+
+from pofx.data import Dataset, Release, read_release
+from pofx.errors import RangeWarning
+from pofx.models.base import Family
+from pofx.models.model import Model
+from pofx.training.settings import Training
+
+T2K = "t2k/JointNuMuAntiNuMuCC0piXsecDataRelease.root"
+HISTOGRAMS = ["hNuMuCC0piXsecLinearResult", "hAntiNuMuCC0piXsecLinearResult"]
+MATRICES = ["JointNuMuAntiNuMuCC0piXsecCovMatrixStat", "JointNuMuAntiNuMuCC0piXsecCovMatrixSyst"]
+
+
+def t2k_release() -> Release:
+    """58 + 58 bins (numu, numubar) of arXiv:2002.09323 in 1e-39 cm^2, statistical and systematic covariance added."""
+    return read_release(public_data() / T2K, HISTOGRAMS, MATRICES, scale=1e39)
+
+
+def timed_fit(family: Family, data: Dataset, training: Training) -> tuple[Model, Row]:
+    """The model, and what its training took; the minutes are those of all that `fit` does."""
+    begun = time.monotonic()
+    model = family.fit(data, training=training)
+    minutes = (time.monotonic() - begun) / 60
+    return model, {"minutes": round(minutes, 3), "threads": torch.get_num_threads(), **trained(model)}
+
+
+def trained(model: Model) -> Row:
+    """What the card says about the training."""
+    record = model.card["training"]
+    kept = {key: record[key] for key in ("steps", "best_step", "stopped_by")}
+    return {"parameters": model.card["parameters"], "training_minutes": round(record["seconds"] / 60, 3), **kept}
+
+
+def gap(exact: Any, model: Model, x: Any, context: Any = None) -> Row:
+    """Mean of log p(x) - log q(x) with its paired error, their correlation, and both negative log-likelihoods."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RangeWarning)  # toys from far tails
+        learnt = model.log_prob(x, context)
+    found = mean(exact - learnt)
+    nll = {"nll": float(-learnt.mean()), "nll_of_truth": float(-exact.mean())}
+    correlation = float(np.corrcoef(exact, learnt)[0, 1])
+    return {"value": found.value, "error": found.error, "events": len(exact), "correlation": correlation, **nll}
