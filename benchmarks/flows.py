@@ -28,7 +28,9 @@ CASES = {"coupling-spline": 8, "autoregressive-spline": 3, "autoregressive-affin
 class Rival:
     """One library's flow: its modules, its negative log-likelihood, and its sampler."""
 
-    def __init__(self, module: nn.Module, loss: Callable[[torch.Tensor], torch.Tensor], sample: Callable[[], Any]) -> None:
+    def __init__(
+        self, module: nn.Module, loss: Callable[[torch.Tensor], torch.Tensor], sample: Callable[[], Any]
+    ) -> None:
         self.module, self.loss, self.draw = module, loss, sample
         self.optimiser = torch.optim.AdamW(module.parameters(), lr=1e-4, fused=True)
 
@@ -56,7 +58,9 @@ def pofx_rival(case: str, layers: int) -> Rival:
     family = kind(layers=layers, hidden=WIDTHS, element=element, bins=BINS, activation="relu")
     body = family.build(Layout(vector_spec(DIMENSIONS)))
     z = torch.randn(SAMPLES, DIMENSIONS)
-    return Rival(body, lambda x: -family.log_density(body, Events({"x": x})).mean(), lambda: family.decode(body, {"z": z}, None))
+    return Rival(
+        body, lambda x: -family.log_density(body, Events({"x": x})).mean(), lambda: family.decode(body, {"z": z}, None)
+    )
 
 
 def zuko_rival(case: str, layers: int) -> Rival:
@@ -87,8 +91,11 @@ def nflows_rival(case: str, layers: int) -> Rival:
             return self.net(x)
 
     masked: dict[str, Any] = {
-        "features": DIMENSIONS, "hidden_features": WIDTHS[0], "num_blocks": len(WIDTHS) - 1,
-        "use_residual_blocks": False, "activation": F.relu,
+        "features": DIMENSIONS,
+        "hidden_features": WIDTHS[0],
+        "num_blocks": len(WIDTHS) - 1,
+        "use_residual_blocks": False,
+        "activation": F.relu,
     }
     spline: dict[str, Any] = {"num_bins": BINS, "tails": "linear", "tail_bound": 5.0}
     chain: list[Any] = []
@@ -111,14 +118,21 @@ def normflows_rival(case: str, layers: int) -> Rival | None:
 
     if case == "autoregressive-affine":
         return None
-    kind = nf.flows.CoupledRationalQuadraticSpline if case.startswith("coupling") else nf.flows.AutoregressiveRationalQuadraticSpline
+    kind = (
+        nf.flows.CoupledRationalQuadraticSpline
+        if case.startswith("coupling")
+        else nf.flows.AutoregressiveRationalQuadraticSpline
+    )
     parts = [kind(DIMENSIONS, 1, WIDTHS[0], num_bins=BINS, tail_bound=5.0) for _ in range(layers)]
     flow = nf.NormalizingFlow(nf.distributions.base.DiagGaussian(DIMENSIONS, trainable=False), parts)
     return Rival(flow, lambda x: -flow.log_prob(x).mean(), lambda: flow.sample(SAMPLES))
 
 
 BUILDERS: dict[str, Callable[[str, int], Rival | None]] = {
-    "pofx": pofx_rival, "zuko": zuko_rival, "nflows": nflows_rival, "normflows": normflows_rival,
+    "pofx": pofx_rival,
+    "zuko": zuko_rival,
+    "nflows": nflows_rival,
+    "normflows": normflows_rival,
 }
 
 
@@ -139,7 +153,10 @@ def measure(case: str, rounds: int) -> dict[str, dict[str, Any]]:
             if round_number < max(3, rounds // 3):
                 times[name]["sample"].append(_timed(rival.sample))
     return {
-        name: {"parameters": sum(p.numel() for p in rivals[name].module.parameters()), **{k: _quartiles(v) for k, v in both.items()}}
+        name: {
+            "parameters": sum(p.numel() for p in rivals[name].module.parameters()),
+            **{k: _quartiles(v) for k, v in both.items()},
+        }
         for name, both in times.items()
     }
 
@@ -158,8 +175,13 @@ def _quartiles(values: list[float]) -> dict[str, float]:
 def ratios(found: dict[str, dict[str, Any]]) -> dict[str, float]:
     """How many times faster pofx is than the fastest rival (training) and than each rival (sampling)."""
     rivals = {name: row for name, row in found.items() if name != "pofx"}
-    out = {"training_vs_fastest": min(row["step"]["median"] for row in rivals.values()) / found["pofx"]["step"]["median"]}
-    out |= {f"sampling_vs_{name}": row["sample"]["median"] / found["pofx"]["sample"]["median"] for name, row in rivals.items()}
+    out = {
+        "training_vs_fastest": min(row["step"]["median"] for row in rivals.values()) / found["pofx"]["step"]["median"]
+    }
+    out |= {
+        f"sampling_vs_{name}": row["sample"]["median"] / found["pofx"]["sample"]["median"]
+        for name, row in rivals.items()
+    }
     return out
 
 
@@ -177,7 +199,9 @@ def main() -> dict[str, Any]:
         found = measure(case, options.rounds)
         result["cases"][case] = {"libraries": found, "ratios": ratios(found)}
         for name, row in found.items():
-            print(f"{case:24}{name:11}{row['parameters']:11d}{row['step']['median']:10.1f}{row['sample']['median']:11.1f}")
+            print(
+                f"{case:24}{name:11}{row['parameters']:11d}{row['step']['median']:10.1f}{row['sample']['median']:11.1f}"
+            )
         print("  " + ", ".join(f"{k} {v:.2f}" for k, v in result["cases"][case]["ratios"].items()), flush=True)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=1) + "\n")

@@ -14,11 +14,11 @@ from pofx.errors import PofxError
 if TYPE_CHECKING:
     from pofx.artefact import load
     from pofx.data import Dataset, read, write
-    from pofx.models.model import Model
     from pofx.models.copula import GaussianCopula
     from pofx.models.flows import AutoregressiveFlow, CouplingFlow, SplineFlow
     from pofx.models.gaussian import Gaussian
     from pofx.models.mixture import GaussianMixture
+    from pofx.models.model import Model
     from pofx.training.settings import Training
 
 __version__ = "0.1.0"

@@ -14,21 +14,26 @@ from typing import Any
 from pofx.errors import ConfigError
 from pofx.registry import registered_modules
 
-__all__ = ["check_at_least", "check_between", "check_choice", "from_plain", "to_plain"]
+__all__ = ["check_at_least", "check_between", "check_choice", "check_widths", "from_plain", "to_plain"]
 
 
 def to_plain(value: Any) -> Any:
     """Dictionaries, lists, strings and numbers that say the same as ``value``."""
     if is_dataclass(value) and not isinstance(value, type):
         kind = type(value)
-        return {"type": f"{kind.__module__}:{kind.__qualname__}", **{f.name: to_plain(getattr(value, f.name)) for f in fields(value) if f.init}}
+        return {
+            "type": f"{kind.__module__}:{kind.__qualname__}",
+            **{f.name: to_plain(getattr(value, f.name)) for f in fields(value) if f.init},
+        }
     if isinstance(value, Mapping):
         return {str(key): to_plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [to_plain(item) for item in value]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    raise ConfigError(f"expected a configuration of dataclasses, numbers and strings; got {type(value).__name__}: {value!r}")
+    raise ConfigError(
+        f"expected a configuration of dataclasses, numbers and strings; got {type(value).__name__}: {value!r}"
+    )
 
 
 def from_plain(plain: Any) -> Any:
@@ -44,7 +49,9 @@ def from_plain(plain: Any) -> Any:
 def _class(path: str) -> Any:
     module, _, name = path.partition(":")
     if module.partition(".")[0] != "pofx" and module not in registered_modules():
-        raise ConfigError(f"refusing to import {path!r}: not part of pofx and not registered with pofx.registry.register")
+        raise ConfigError(
+            f"refusing to import {path!r}: not part of pofx and not registered with pofx.registry.register"
+        )
     found: Any = importlib.import_module(module)
     for part in name.split("."):
         found = getattr(found, part, None)
@@ -66,11 +73,24 @@ def check_between(owner: object, low: float, high: float, *names: str) -> None:
     for name in names:
         value = getattr(owner, name)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-            raise ConfigError(f"{type(owner).__name__}: {name} must be a number between {low} and {high}; got {value!r}")
+            raise ConfigError(
+                f"{type(owner).__name__}: {name} must be a number between {low} and {high}; got {value!r}"
+            )
+
+
+def check_widths(owner: object, name: str) -> None:
+    """Raise ConfigError unless the named attribute is a non-empty tuple of integers of at least 1."""
+    value: Any = getattr(owner, name)
+    if not isinstance(value, tuple) or not value or any(type(width) is not int or width < 1 for width in value):
+        raise ConfigError(
+            f"{type(owner).__name__}: {name} must be widths of at least 1, e.g. (128, 128); got {value!r}"
+        )
 
 
 def check_choice(owner: object, name: str, choices: tuple[Any, ...]) -> None:
     """Raise ConfigError unless the named attribute is one of the choices."""
     value = getattr(owner, name)
     if value not in choices:
-        raise ConfigError(f"{type(owner).__name__}: {name} must be one of {', '.join(map(repr, choices))}; got {value!r}")
+        raise ConfigError(
+            f"{type(owner).__name__}: {name} must be one of {', '.join(map(repr, choices))}; got {value!r}"
+        )

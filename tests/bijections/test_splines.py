@@ -17,7 +17,9 @@ LINE = RationalQuadratic(bins=8, bound=5.0)
 CIRCLE = RationalQuadratic(bins=8, bound=math.pi, circular=True)
 
 
-def raw_parameters(e: RationalQuadratic, n: int, scale: float, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
+def raw_parameters(
+    e: RationalQuadratic, n: int, scale: float, dtype: torch.dtype = torch.float64, seed: int = 0
+) -> Tensor:
     return scale * torch.randn(n, e.size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
@@ -46,7 +48,7 @@ def check_round_trip(e: RationalQuadratic, n: int, scale: float) -> None:
     x = points(e, raw)
     y, log_slope = e.forward(x, raw)
     back, log_inverse = e.inverse(y, raw)
-    assert torch.isfinite(y).all() and torch.isfinite(log_slope).all() and torch.isfinite(log_inverse).all()
+    assert all(torch.isfinite(part).all() for part in (y, log_slope, log_inverse))
     assert (distance(e, back, x) / (1.0 + torch.exp(-log_slope))).max() <= 1e-9
 
 
@@ -102,10 +104,16 @@ def test_equals_zuko_given_equal_knots_and_slopes() -> None:
 
 
 @pytest.mark.parametrize("inverse", [False, True], ids=["forward", "inverse"])
-@pytest.mark.parametrize("element", [LINE, CIRCLE, RationalQuadratic(1, 2.0), RationalQuadratic(3, 2.0)], ids=["line", "circle", "one", "three"])
+@pytest.mark.parametrize(
+    "element",
+    [LINE, CIRCLE, RationalQuadratic(1, 2.0), RationalQuadratic(3, 2.0)],
+    ids=["line", "circle", "one", "three"],
+)
 @pytest.mark.parametrize("dim", [0, 1])
 def test_analytic_gradient_equals_autograd(element: RationalQuadratic, inverse: bool, dim: int) -> None:
-    raw = (raw_parameters(element, 400, 1.5) if dim else raw_parameters(element, 400, 1.5).t().contiguous()).requires_grad_()
+    raw = (
+        raw_parameters(element, 400, 1.5) if dim else raw_parameters(element, 400, 1.5).t().contiguous()
+    ).requires_grad_()
     x = points(element, raw.detach() if dim else raw.detach().t()).requires_grad_()
     weights = torch.randn(2, 400, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
 
@@ -159,14 +167,17 @@ def test_no_nan_gradient_anywhere(inverse: bool) -> None:
     raw = (1e4 * raw_parameters(LINE, 8, 1.0, torch.float32)).requires_grad_()
     y, log_slope = (LINE.inverse if inverse else LINE.forward)(x, raw)
     (y.sum() + log_slope.sum()).backward()
-    assert torch.isfinite(x.grad).all() and torch.isfinite(raw.grad).all()
+    assert all(torch.isfinite(part.grad).all() for part in (x, raw))
     assert (x.grad[[0, 1, 6, 7]] == 1.0).all()
     assert (raw.grad[[0, 1, 5, 6, 7]] == 0.0).all()
 
 
 def test_circle_is_continuous_across_the_seam() -> None:
     raw = raw_parameters(CIRCLE, 500, 1.0)
-    low, high = torch.full((500,), -math.pi, dtype=torch.float64), torch.full((500,), math.pi - 1e-9, dtype=torch.float64)
+    low, high = (
+        torch.full((500,), -math.pi, dtype=torch.float64),
+        torch.full((500,), math.pi - 1e-9, dtype=torch.float64),
+    )
     (y_low, slope_low), (y_high, slope_high) = CIRCLE.forward(low, raw), CIRCLE.forward(high, raw)
     assert distance(CIRCLE, y_low, y_high).max() < 1e-5
     assert (slope_low - slope_high).abs().max() < 1e-5

@@ -17,7 +17,9 @@ SHAPES = {
 }
 
 
-def network(shape: str, context: int = 0, circular: tuple[int, ...] = (), sizes: tuple[int, ...] = (3, 2, 4, 3, 1)) -> MaskedNetwork:
+def network(
+    shape: str, context: int = 0, circular: tuple[int, ...] = (), sizes: tuple[int, ...] = (3, 2, 4, 3, 1)
+) -> MaskedNetwork:
     torch.manual_seed(0)
     net = MaskedNetwork(sizes, context=context, circular=circular, activation="silu", **SHAPES[shape]).double()  # type: ignore[arg-type]
     for parameter in net.parameters():
@@ -42,7 +44,9 @@ def test_output_i_depends_on_earlier_inputs_alone(shape: str, circular: tuple[in
 @pytest.mark.parametrize("context", [0, 2])
 @pytest.mark.parametrize("circular", [(), (1, 4)])
 @pytest.mark.parametrize("track", [False, True], ids=["quiet", "tracked"])
-def test_sequence_gives_the_parameters_of_the_full_evaluation(shape: str, context: int, circular: tuple[int, ...], track: bool) -> None:
+def test_sequence_gives_the_parameters_of_the_full_evaluation(
+    shape: str, context: int, circular: tuple[int, ...], track: bool
+) -> None:
     sizes = (2, 1, 3, 2, 2, 1, 1, 2, 3, 1, 2)  # more variables than one run
     net = network(shape, context, circular, sizes)
     x = torch.randn(len(sizes), 6, dtype=torch.float64)

@@ -29,7 +29,7 @@ class Bijection(nn.Module, ABC):
         """Latent to data: ``(x, log|dx/dz|)`` with shapes ``(n, d)`` and ``(n,)``."""
 
     def fit(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
-        """Set the buffers from data ``(n, d)`` (training split only) and return the transformed data; by default there is nothing to fit."""
+        """Set the buffers from data ``(n, d)`` (training split only) and return the transformed data; by default nothing to fit."""
         return self.forward(x)[0]
 
 
@@ -72,4 +72,4 @@ class Inverse(Bijection):
         return self.inner.inverse(x, context)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self.inner(z, context)  # type: ignore[no-any-return]
+        return self.inner(z, context)

@@ -81,7 +81,10 @@ class AffineSpline:
 
 
 class Elements:
-    """One element per column: ``real`` for all, ``circular`` for the given ones. Parameters come as ``(sum of sizes, n)``, column by column."""
+    """One element per column: ``real``, but circular splines for the given ones.
+
+    Parameters come as ``(sum of sizes, n)``, column by column.
+    """
 
     def __init__(self, features: int, real: Element, circular: Sequence[int] = (), bins: int = 8) -> None:
         self.features = features
@@ -89,12 +92,16 @@ class Elements:
         self.sizes = [element.size for element in self.of]
         self.groups: list[tuple[Element, list[int]]] = [(real, [i for i in range(features) if i not in circular])]
         if circular:
-            self.groups.append((RationalQuadratic(bins, math.pi, circular=True), [i for i in range(features) if i in circular]))
+            self.groups.append(
+                (RationalQuadratic(bins, math.pi, circular=True), [i for i in range(features) if i in circular])
+            )
         self.groups = [(element, columns) for element, columns in self.groups if columns]
         order = [column for _, columns in self.groups for column in columns]
         self.back = [order.index(i) for i in range(features)]
         edges = [sum(self.sizes[:i]) for i in range(features)]
-        self.rows = [[r for c in columns for r in range(edges[c], edges[c] + element.size)] for element, columns in self.groups]
+        self.rows = [
+            [r for c in columns for r in range(edges[c], edges[c] + element.size)] for element, columns in self.groups
+        ]
 
     def apply(self, x: Tensor, raw: Tensor, inverse: bool = False) -> tuple[Tensor, Tensor]:
         """``x`` of shape ``(features, n)`` to ``(y, log dy/dx)`` of the same shape."""
@@ -103,7 +110,9 @@ class Elements:
             element = self.groups[0][0]
             return (element.inverse if inverse else element.forward)(x, raw.reshape(self.features, element.size, n), 1)
         parts = [
-            (element.inverse if inverse else element.forward)(x[columns], raw[rows].reshape(len(columns), element.size, n), 1)
+            (element.inverse if inverse else element.forward)(
+                x[columns], raw[rows].reshape(len(columns), element.size, n), 1
+            )
             for (element, columns), rows in zip(self.groups, self.rows, strict=True)
         ]
         return torch.cat([p[0] for p in parts])[self.back], torch.cat([p[1] for p in parts])[self.back]

@@ -132,15 +132,15 @@ class RationalQuadratic:
         dim = dim % raw.dim()
         if torch.is_grad_enabled() and (x.requires_grad or raw.requires_grad):
             with torch.autocast(x.device.type, enabled=False):
-                return _Spline.apply(x, raw.to(x.dtype), self, dim, inverse)  # type: ignore[no-any-return,no-untyped-call]
+                return _Spline.apply(x, raw.to(x.dtype), self, dim, inverse)  # type: ignore[no-untyped-call]
         out, log_slope = _evaluate(x, raw.to(x.dtype), self, dim, inverse)[:2]
         return out, log_slope
 
 
 class _Selection(NamedTuple):
-    """What the backward pass needs: the bin's index and numbers, and both softmaxes."""
+    """What the backward pass needs: which bin, its numbers, and both softmaxes."""
 
-    index: Tensor
+    chosen: Tensor
     bin: Bin
     widths: Tensor
     heights: Tensor
@@ -154,7 +154,9 @@ def _select(x: Tensor, raw: Tensor, e: RationalQuadratic, dim: int, inverse: boo
     widths, heights = F.softmax(raw.narrow(dim, 0, k), dim), F.softmax(raw.narrow(dim, k, k), dim)
     sums_w, sums_h = widths.cumsum(dim), heights.cumsum(dim)
     u = ((x + e.bound) / box).unsqueeze(dim)
-    steps = torch.arange(1, k, device=x.device, dtype=x.dtype).reshape([-1 if i == dim else 1 for i in range(raw.dim())])
+    steps = torch.arange(1, k, device=x.device, dtype=x.dtype).reshape(
+        [-1 if i == dim else 1 for i in range(raw.dim())]
+    )
     inner = (sums_h if inverse else sums_w).narrow(dim, 0, k - 1)
     index = (inner * scale + steps * _MIN_BIN <= u).sum(dim, keepdim=True)
     fraction = index.to(x.dtype) * _MIN_BIN
@@ -181,7 +183,9 @@ def _slope(raw: Tensor) -> Tensor:
     return torch.exp(_MAX_LOG_SLOPE * torch.tanh(raw / _MAX_LOG_SLOPE))
 
 
-def _evaluate(x: Tensor, raw: Tensor, e: RationalQuadratic, dim: int, inverse: bool) -> tuple[Tensor, Tensor, _Selection, Tensor]:
+def _evaluate(
+    x: Tensor, raw: Tensor, e: RationalQuadratic, dim: int, inverse: bool
+) -> tuple[Tensor, Tensor, _Selection, Tensor]:
     inside = x.abs() <= e.bound
     clamped = x.clamp(-e.bound, e.bound)
     chosen = _select(clamped, raw, e, dim, inverse)
@@ -194,15 +198,17 @@ class _Spline(torch.autograd.Function):
     """Forward and inverse with derivatives in closed form; the inverse by the implicit function theorem on the same formulas."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, raw: Tensor, e: RationalQuadratic, dim: int, inverse: bool) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, x: Tensor, raw: Tensor, e: RationalQuadratic, dim: int, inverse: bool
+    ) -> tuple[Tensor, Tensor]:
         out, log_slope, chosen, inside = _evaluate(x, raw, e, dim, inverse)
-        ctx.save_for_backward(out if inverse else x, log_slope, inside, chosen.index, *chosen.bin, *chosen[2:])
+        ctx.save_for_backward(out if inverse else x, log_slope, inside, chosen.chosen, *chosen.bin, *chosen[2:])
         ctx.element, ctx.dim, ctx.inverse = e, dim, inverse
         return out, log_slope
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_out: Tensor, grad_log: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad_out: Tensor, grad_log: Tensor) -> tuple[Tensor | None, ...]:
         x, log_slope, inside, index, *numbers = ctx.saved_tensors
         b = Bin(*numbers[:6])
         c = _curve(x, b)
@@ -249,7 +255,9 @@ def _raw_gradient(ctx: Any, by_bin: list[Tensor], index: Tensor, saved: list[Ten
     x0, width, y0, height, d0, d1 = (part.unsqueeze(dim) for part in by_bin)
     bins = torch.arange(e.bins, device=index.device).reshape([-1 if i == dim else 1 for i in range(index.dim())])
     below = (bins < index).to(x0.dtype)
-    out = widths.new_zeros([e.size - 1 if e.circular and i == dim else (e.size if i == dim else n) for i, n in enumerate(widths.shape)])
+    out = widths.new_zeros(
+        [e.size - 1 if e.circular and i == dim else (e.size if i == dim else n) for i, n in enumerate(widths.shape)]
+    )
     scale = (1.0 - _MIN_BIN * e.bins) * 2.0 * e.bound
     _softmax_gradient(out.narrow(dim, 0, e.bins), widths, below, index, x0 * scale, width * scale, dim)
     _softmax_gradient(out.narrow(dim, e.bins, e.bins), heights, below, index, y0 * scale, height * scale, dim)
@@ -257,7 +265,9 @@ def _raw_gradient(ctx: Any, by_bin: list[Tensor], index: Tensor, saved: list[Ten
     return out
 
 
-def _softmax_gradient(out: Tensor, soft: Tensor, below: Tensor, index: Tensor, start: Tensor, size: Tensor, dim: int) -> None:
+def _softmax_gradient(
+    out: Tensor, soft: Tensor, below: Tensor, index: Tensor, start: Tensor, size: Tensor, dim: int
+) -> None:
     """d/d logits of (start * sum of the bins below + size * the bin itself)."""
     torch.mul(below, start, out=out)
     out.scatter_(dim, index, size)
@@ -265,7 +275,14 @@ def _softmax_gradient(out: Tensor, soft: Tensor, below: Tensor, index: Tensor, s
     out.sub_(mean).mul_(soft)
 
 
-def _slope_gradient(out: Tensor, index: Tensor, left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor], e: RationalQuadratic, dim: int) -> None:
+def _slope_gradient(
+    out: Tensor,
+    index: Tensor,
+    left: tuple[Tensor, Tensor],
+    right: tuple[Tensor, Tensor],
+    e: RationalQuadratic,
+    dim: int,
+) -> None:
     if e.bins == 1 and not e.circular:
         return
 

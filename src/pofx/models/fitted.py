@@ -13,7 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from pofx.bijections.fields import FieldStandardise
-from pofx.bijections.preprocessing import Preprocessing, build_preprocessing, periodic_columns, preprocessing_from_config
+from pofx.bijections.preprocessing import (
+    Preprocessing,
+    build_preprocessing,
+    periodic_columns,
+    preprocessing_from_config,
+)
 from pofx.data.events import Events
 from pofx.data.spec import EventSpec
 from pofx.training.noise import Noise
@@ -35,14 +40,26 @@ class Preprocess(nn.ModuleDict):
     """One bijection per field of an event or of a context."""
 
     @classmethod
-    def from_data(cls, spec: EventSpec, events: Events, method: str, weight: Tensor | None) -> Preprocess:
+    def from_data(cls, spec: EventSpec, events: Events, method: Any, weight: Tensor | None) -> Preprocess:
         """Fitted on (a sample of) the training split."""
-        return cls({name: build_preprocessing(field, events.fields[name], weight, method, mask=events.masks.get(name)) for name, field in spec.items()})
+        return cls(
+            {
+                name: build_preprocessing(field, events.fields[name], weight, method, mask=events.masks.get(name))
+                for name, field in spec.items()
+            }
+        )
 
     @classmethod
     def identity(cls, spec: EventSpec) -> Preprocess:
         """For events that are made in latent coordinates (integrands)."""
-        return cls({name: Preprocessing(len(field.columns)) if field.kind == "vector" else FieldStandardise(field.kind, len(field.columns)) for name, field in spec.items()})
+        return cls(
+            {
+                name: Preprocessing(len(field.columns))
+                if field.kind == "vector"
+                else FieldStandardise(field.kind, len(field.columns))
+                for name, field in spec.items()
+            }
+        )
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Preprocess:
@@ -98,7 +115,10 @@ class Fitted(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """The body's precision."""
-        return next((p.dtype for p in self.body.parameters()), next((b.dtype for b in self.body.buffers() if b.is_floating_point()), torch.float32))
+        return next(
+            (p.dtype for p in self.body.parameters()),
+            next((b.dtype for b in self.body.buffers() if b.is_floating_point()), torch.float32),
+        )
 
     def prepare(self, events: Events, noise: Noise | None = None) -> tuple[Events, Tensor]:
         """Events in the user's units (numpy or tensors) to latent events in the body's precision, and the log-Jacobian ``(n,)``."""
@@ -112,7 +132,9 @@ class Fitted(nn.Module):
     def prepare_context(self, context: Events) -> Events:
         """Context in the user's units to latent context."""
         context = to_tensors(context, self.device)
-        return context.replace(fields={name: field.to(self.dtype) for name, field in self.context.to_latent(context)[0].items()})
+        return context.replace(
+            fields={name: field.to(self.dtype) for name, field in self.context.to_latent(context)[0].items()}
+        )
 
     def restore(self, fields: Mapping[str, Tensor], masks: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Latent fields to the user's units, float64."""

@@ -46,7 +46,9 @@ def fit(
 ) -> Model:
     """See :meth:`pofx.models.base.Family.fit`."""
     training = _own_precision(family, training or Training())
-    dataset, source, fitted, layout = prepare_fit(family, data, context, weight, training=training, init=init, teacher=teacher)
+    dataset, source, fitted, layout = prepare_fit(
+        family, data, context, weight, training=training, init=init, teacher=teacher
+    )
     source, notes = _without_negative_weights(family, source, layout, training, resume)
     record = train(fitted.body, family.phases(layout), source, training, resume=resume)
     fitted.eval()
@@ -58,7 +60,14 @@ def fit(
 
 
 def prepare_fit(
-    family: Family, data: Any, context: Any, weight: Any, *, training: Training, init: Model | None = None, teacher: Model | None = None
+    family: Family,
+    data: Any,
+    context: Any,
+    weight: Any,
+    *,
+    training: Training,
+    init: Model | None = None,
+    teacher: Model | None = None,
 ) -> tuple[Dataset | None, Source, Fitted, Layout]:
     """Everything up to the first step: the data set (None for a source), the source, the untrained module, the layout."""
     training = _own_precision(family, training)
@@ -69,18 +78,29 @@ def prepare_fit(
     _check_kinds(family, spec, context_spec)
     preprocess, context_preprocess = _preprocessing(family, dataset, spec, context_spec, training.seed, init)
     layout = Layout(
-        spec, context_spec, preprocess.circular(), context_preprocess.circular(), events=len(dataset.train) if dataset is not None else 0, teacher=teacher,
+        spec,
+        context_spec,
+        preprocess.circular(),
+        context_preprocess.circular(),
+        events=len(dataset.train) if dataset is not None else 0,
+        teacher=teacher,
         extra={} if init is None else init.layout.extra,
     )
     if any(layout.circular.values()) and not family.capabilities.periodic:
-        raise CapabilityError(f"{type(family).__name__} cannot keep periodic columns periodic; use SplineFlow, or declare them bounded")
+        raise CapabilityError(
+            f"{type(family).__name__} cannot keep periodic columns periodic; use SplineFlow, or declare them bounded"
+        )
     fitted = Fitted(preprocess, context_preprocess, _seeded_body(family, layout, training))
     if init is not None:
         _warm_start(fitted, init, family)
     if dataset is None:
         return None, data, fitted, layout
     source = DatasetSource(
-        dataset.train, dataset.val, lambda events, noise: fitted.prepare(events, noise)[0], batch_size=training.batch_size, seed=training.seed
+        dataset.train,
+        dataset.val,
+        lambda events, noise: fitted.prepare(events, noise)[0],
+        batch_size=training.batch_size,
+        seed=training.seed,
     )
     return dataset, source, fitted, layout
 
@@ -106,10 +126,15 @@ def _is_source(data: Any) -> bool:
 
 
 def _check_kinds(family: Family, spec: EventSpec, context: EventSpec | None) -> None:
-    for role, fields, allowed in (("events", spec, family.capabilities.kinds), ("contexts", context or {}, family.capabilities.context)):
+    for role, fields, allowed in (
+        ("events", spec, family.capabilities.kinds),
+        ("contexts", context or {}, family.capabilities.context),
+    ):
         for name, field in fields.items():
             if field.kind not in allowed:
-                raise CapabilityError(f"{type(family).__name__} takes {role} of kind {', '.join(sorted(allowed)) or 'none'}; field {name!r} is a {field.kind}")
+                raise CapabilityError(
+                    f"{type(family).__name__} takes {role} of kind {', '.join(sorted(allowed)) or 'none'}; field {name!r} is a {field.kind}"
+                )
 
 
 def _preprocessing(
@@ -163,7 +188,9 @@ def _warm_start(fitted: Fitted, init: Model, family: Family) -> None:
         raise ConfigError(f"init has another structure than {family}: {error}") from error
 
 
-def _card(family: Family, fitted: Fitted, layout: Layout, dataset: Dataset | None, teacher: Model | None) -> dict[str, Any]:
+def _card(
+    family: Family, fitted: Fitted, layout: Layout, dataset: Dataset | None, teacher: Model | None
+) -> dict[str, Any]:
     from pofx import __version__
 
     return {
@@ -177,7 +204,9 @@ def _card(family: Family, fitted: Fitted, layout: Layout, dataset: Dataset | Non
         "coordinates": {"events": fitted.preprocess.describe(), "context": fitted.context.describe()},
         "precision": str(fitted.dtype).removeprefix("torch."),
         "parameters": sum(tensor.numel() for tensor in fitted.body.state_dict().values()),
-        "data": None if dataset is None else {"sha256": dataset.fingerprint, "events": len(dataset), "train": len(dataset.train)},
+        "data": None
+        if dataset is None
+        else {"sha256": dataset.fingerprint, "events": len(dataset), "train": len(dataset.train)},
         "ranges": {} if dataset is None else _ranges(dataset),
         "teacher": None if teacher is None else fingerprint(teacher),
         "software": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},

@@ -24,9 +24,9 @@ from pofx.bijections.coupling import Coupling
 from pofx.bijections.elements import AffineElement, AffineSpline, Element, Elements
 from pofx.bijections.linear import LU
 from pofx.bijections.splines import RationalQuadratic
-from pofx.config import check_at_least, check_between, check_choice
+from pofx.config import check_at_least, check_between, check_choice, check_widths
 from pofx.data.events import Events
-from pofx.errors import CapabilityError, ConfigError
+from pofx.errors import CapabilityError
 from pofx.models.base import Capabilities, Family, Layout
 from pofx.networks.dense import CouplingNetwork
 from pofx.networks.masked import ACTIVATIONS, MaskedNetwork
@@ -105,8 +105,7 @@ class FlowFamily(Family):
         check_at_least(self, 1e-3, "bound")
         check_between(self, 0.0, 0.9, "dropout")
         check_choice(self, "element", ("spline", "affine", "affine-spline"))
-        if not self.hidden or any(not isinstance(width, int) or width < 1 for width in self.hidden):
-            raise ConfigError(f"{type(self).__name__}: hidden must be widths of at least 1, e.g. (128, 128); got {self.hidden!r}")
+        check_widths(self, "hidden")
         check_choice(self, "activation", tuple(ACTIVATIONS))
 
     @abstractmethod
@@ -125,7 +124,7 @@ class FlowFamily(Family):
 
     def log_density(self, body: Any, events: Events) -> Tensor:
         z, log_jacobian = body.flow(events.x, body.context(events.context))
-        return body.log_base(z) + log_jacobian  # type: ignore[no-any-return]
+        return body.log_base(z) + log_jacobian
 
     def decode(self, body: Any, noise: Mapping[str, Tensor], context: Events | None) -> Mapping[str, Tensor]:
         return {body.field: body.flow.inverse(body.from_normal(noise["z"]), body.context(context))[0]}
@@ -135,7 +134,12 @@ class FlowFamily(Family):
 
     def _element(self) -> Element:
         spline = RationalQuadratic(self.bins, self.bound)
-        return {"spline": spline, "affine": AffineElement(), "affine-spline": AffineSpline(spline)}[self.element]
+        elements: dict[str, Element] = {
+            "spline": spline,
+            "affine": AffineElement(),
+            "affine-spline": AffineSpline(spline),
+        }
+        return elements[self.element]
 
 
 @dataclass(frozen=True)
@@ -164,7 +168,9 @@ class CouplingFlow(FlowFamily):
         if self.mixing == "permutation":
             return coupling
         if layout.circular_columns:
-            raise CapabilityError("CouplingFlow: mixing='lu' would mix angles with other columns; use mixing='permutation'")
+            raise CapabilityError(
+                "CouplingFlow: mixing='lu' would mix angles with other columns; use mixing='permutation'"
+            )
         return Chain(LU(layout.features), coupling)
 
     def _coupling(self, k: int, layout: Layout) -> Bijection:

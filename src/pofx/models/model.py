@@ -55,7 +55,8 @@ class Model:
     card: dict[str, Any]
 
     def __repr__(self) -> str:
-        return f"Model({self.family!r}, features={ {n: f.shape for n, f in self.layout.spec.items()} }, parameters={self.card.get('parameters')})"
+        shapes = {name: field.shape for name, field in self.layout.spec.items()}
+        return f"Model({self.family!r}, fields={shapes}, parameters={self.card.get('parameters')})"
 
     # ------------------------------------------------------------------ sampling
 
@@ -81,13 +82,19 @@ class Model:
         return (result, one if torch_out else one.numpy()) if weights else result
 
     def sample_range(self, start: int, stop: int, *, seed: int, n: int | None = None, context: Any = None) -> Any:
-        """Events number ``start`` to ``stop`` of ``sample(n, context, seed=seed)``, counted row by row; n matters for contexts ``(m, c)`` alone."""
+        """Events number ``start`` to ``stop`` of ``sample(n, context, seed=seed)``, row by row; n matters for contexts ``(m, c)`` alone."""
         rows, shape, torch_out = self.context_rows(context, stop if n is None and np.ndim(context) < 2 else n)
         return self._present(self.sample_rows(start, stop, seed, rows, shape), torch_out)
 
-    def sample_rows(self, start: int, stop: int, seed: int, context: Tensor | None, shape: tuple[int, ...]) -> dict[str, Tensor]:
+    def sample_rows(
+        self, start: int, stop: int, seed: int, context: Tensor | None, shape: tuple[int, ...]
+    ) -> dict[str, Tensor]:
         """Events number ``start`` to ``stop`` of ``sample`` (counted row by row over ``shape``): what parallel workers draw."""
-        repeat = shape[-1] if len(shape) == 2 else (1 if context is not None and len(context) == math.prod(shape) else stop or 1)
+        repeat = (
+            shape[-1]
+            if len(shape) == 2
+            else (1 if context is not None and len(context) == math.prod(shape) else stop or 1)
+        )
         pieces: list[dict[str, Tensor]] = []
         with torch.no_grad():
             for first in range(start - start % CHUNK, stop, CHUNK):
@@ -104,7 +111,9 @@ class Model:
         members = self.family.members(self.fitted.body)
         latent_context = None if context is None else self.fitted.prepare_context(self._context_events(context))
         drawn = self._draw(noise)
-        fields = [self.family.decode(self.family.member(self.fitted.body, k), drawn, latent_context) for k in range(members)]
+        fields = [
+            self.family.decode(self.family.member(self.fitted.body, k), drawn, latent_context) for k in range(members)
+        ]
         if members == 1:
             return self.fitted.restore(fields[0])
         choice = (noise.uniform("member") * members).long().clamp(max=members - 1)
@@ -150,10 +159,20 @@ class Model:
     def _log_prob_dataset(self, data: Dataset, context: Any, members: Literal["mix", "all"]) -> np.ndarray[Any, Any]:
         if context is not None:
             raise ShapeError("a data set brings its own context; context was given as well")
-        for role, wanted, found in (("columns", self.layout.spec, data.spec), ("context", self.layout.context or {}, data.context_spec or {})):
+        for role, wanted, found in (
+            ("columns", self.layout.spec, data.spec),
+            ("context", self.layout.context or {}, data.context_spec or {}),
+        ):
             if _names(wanted) != _names(found):
-                raise ColumnError(f"expected the {role} {_listed(_names(wanted))}; the data set has {_listed(_names(found))}")
-        parts = [self.log_prob(part.fields if len(part.fields) > 1 else part.x, part.context and part.context.x, members=members) for part in data.chunks(16 * CHUNK)]
+                raise ColumnError(
+                    f"expected the {role} {_listed(_names(wanted))}; the data set has {_listed(_names(found))}"
+                )
+        parts = [
+            self.log_prob(
+                part.fields if len(part.fields) > 1 else part.x, part.context and part.context.x, members=members
+            )
+            for part in data.chunks(16 * CHUNK)
+        ]
         return np.concatenate(parts, axis=-1) if parts else np.zeros(0)
 
     def log_prob_error(self, x: Any, context: Any = None) -> Any:
@@ -185,7 +204,10 @@ class Model:
         count = family.members(body)
         draws = [self._latent(events, draw) for draw in range(DRAWS if self._discrete else 1)]
         per_member = [
-            torch.stack([family.log_density(family.member(body, k), latent).double() + jacobian for latent, jacobian in draws]) for k in range(count)
+            torch.stack(
+                [family.log_density(family.member(body, k), latent).double() + jacobian for latent, jacobian in draws]
+            )
+            for k in range(count)
         ]
         stacked = torch.stack([member.logsumexp(0) - math.log(len(draws)) for member in per_member], -1)
         stacked = torch.where(torch.isneginf(draws[0][1])[:, None], -math.inf, stacked)
@@ -194,18 +216,31 @@ class Model:
     def _log_density_error(self, events: Events) -> Tensor:
         if not self._discrete:
             return self.family.log_density_error(self.fitted.body, self._latent(events, 0)[0]).double()
-        values = torch.stack([self.family.log_density(self.fitted.body, latent).double() + j for latent, j in (self._latent(events, k) for k in range(DRAWS))])
+        values = torch.stack(
+            [
+                self.family.log_density(self.fitted.body, latent).double() + j
+                for latent, j in (self._latent(events, k) for k in range(DRAWS))
+            ]
+        )
         relative = (values - values.max(0).values).exp()
         return relative.std(0) / relative.mean(0) / math.sqrt(DRAWS)
 
     def _latent(self, events: Events, draw: int) -> tuple[Events, Tensor]:
-        noise = Noise(derive_seed(0, "dequantise"), torch.arange(len(events)), step=draw, dtype=torch.float64) if self._discrete else None
+        noise = (
+            Noise(derive_seed(0, "dequantise"), torch.arange(len(events)), step=draw, dtype=torch.float64)
+            if self._discrete
+            else None
+        )
         return self.fitted.prepare(events, noise)
 
     def _in_chunks(self, events: Events, function: Callable[[Events], Tensor]) -> Tensor:
         track = any(field.requires_grad for field in events.fields.values())
         with torch.enable_grad() if track else torch.no_grad():
-            return torch.cat([function(_padded(part))[: len(part)] for part in events.split(CHUNK)]) if len(events) else torch.zeros(0, dtype=torch.float64)
+            return (
+                torch.cat([function(_padded(part))[: len(part)] for part in events.split(CHUNK)])
+                if len(events)
+                else torch.zeros(0, dtype=torch.float64)
+            )
 
     # ------------------------------------------------------------------ noise to events and back
 
@@ -227,7 +262,11 @@ class Model:
 
     def noise(self, n: int, *, seed: int, start: int = 0) -> dict[str, Tensor]:
         """The noise that ``sample`` uses for events ``start`` to ``start + n``."""
-        return self._draw(Noise(seed, torch.arange(start, start + n, device=self.fitted.device), dtype=self.fitted.dtype, scope="sample"))
+        return self._draw(
+            Noise(
+                seed, torch.arange(start, start + n, device=self.fitted.device), dtype=self.fitted.dtype, scope="sample"
+            )
+        )
 
     # ------------------------------------------------------------------ files and devices
 
@@ -254,7 +293,9 @@ class Model:
             tensor = _as_tensor(value, f"x[{name!r}]" if len(named) > 1 else "x")
             inner = self.layout.spec[name].shape
             if tuple(tensor.shape[tensor.ndim - len(inner) :]) != inner or tensor.ndim < len(inner):
-                raise ShapeError(f"expected x of shape (n, {', '.join(map(str, inner))}) for field {name!r}; got {tuple(tensor.shape)}")
+                raise ShapeError(
+                    f"expected x of shape (n, {', '.join(map(str, inner))}) for field {name!r}; got {tuple(tensor.shape)}"
+                )
             shapes.append(tuple(tensor.shape[: tensor.ndim - len(inner)]))
             fields[name] = tensor.reshape(-1, *inner)
         shape = shapes[0]
@@ -269,12 +310,14 @@ class Model:
         count = math.prod(shape)
         lead = tuple(rows.shape[:-1])
         if lead not in ((), (1,), shape, shape[:1]):
-            raise ShapeError(f"expected a context of shape ({rows.shape[-1]},), or {(*shape, rows.shape[-1])} beside x; got {tuple(rows.shape)}")
+            raise ShapeError(
+                f"expected a context of shape ({rows.shape[-1]},), or {(*shape, rows.shape[-1])} beside x; got {tuple(rows.shape)}"
+            )
         if lead == shape[:1] and len(shape) == 2 and lead != (1,):
             return rows[:, None].expand(*shape, rows.shape[-1]).reshape(count, -1)
         return rows.reshape(-1, rows.shape[-1]).expand(count, -1)
 
-    def context_rows(self, context: Any, n: int | None) -> tuple[Tensor | None, tuple[int, ...], bool]:
+    def context_rows(self, context: Any, n: Any) -> tuple[Tensor | None, tuple[int, ...], bool]:
         """Context rows ``(m, c)`` or None, the leading shape of a sample, and whether it is to be a tensor."""
         if n is not None and (isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 0):
             raise ShapeError(f"expected a number of events n >= 0; got {n!r}")
@@ -300,7 +343,9 @@ class Model:
             raise ShapeError("this model was fitted without a context; got one")
         rows = _as_tensor(context, "context")
         if rows.ndim == 0 or rows.shape[-1] != wanted:
-            raise ShapeError(f"expected a context of {wanted} columns ({', '.join(self._context_names)}); got shape {tuple(rows.shape)}")
+            raise ShapeError(
+                f"expected a context of {wanted} columns ({', '.join(self._context_names)}); got shape {tuple(rows.shape)}"
+            )
         self._warn_context(rows)
         return rows
 
@@ -309,10 +354,16 @@ class Model:
         return tuple(name for field in (self.layout.context or {}).values() for name in field.names)
 
     def _context_events(self, rows: Tensor) -> Events:
-        return Events({name: rows for name in self.layout.context or {}})
+        return Events(dict.fromkeys(self.layout.context or {}, rows))
 
     def _warn_context(self, rows: Tensor) -> None:
-        _warn_range("context", self.layout.context or {}, {name: rows.reshape(-1, rows.shape[-1]) for name in self.layout.context or {}}, self.card, 0.1)
+        _warn_range(
+            "context",
+            self.layout.context or {},
+            {name: rows.reshape(-1, rows.shape[-1]) for name in self.layout.context or {}},
+            self.card,
+            0.1,
+        )
 
     def _warn_outside(self, events: Events) -> None:
         _warn_range("x", self.layout.spec, events.fields, self.card, 0.5)
@@ -355,7 +406,9 @@ def _padded(events: Events) -> Events:
     return events if missing == 0 else events.map(lambda a: torch.cat([a, a[-1:].expand(missing, *a.shape[1:])]))
 
 
-def _warn_range(role: str, spec: EventSpec, fields: Mapping[str, Tensor], card: Mapping[str, Any], margin: float) -> None:
+def _warn_range(
+    role: str, spec: EventSpec, fields: Mapping[str, Tensor], card: Mapping[str, Any], margin: float
+) -> None:
     """Warn once per call about columns outside the trained range (widened by ``margin`` of its width) or the declared one."""
     notes = []
     for name, field in spec.items():
@@ -366,6 +419,14 @@ def _warn_range(role: str, spec: EventSpec, fields: Mapping[str, Tensor], card: 
         slack = margin * (high - low)
         values = fields[name].detach().double().cpu()
         outside = ((values < low - slack) | (values > high + slack)).sum(0)
-        notes += [f"{column.name} ({int(count)} events)" for column, count in zip(field.columns, outside, strict=True) if count and column.type != "periodic"]
+        notes += [
+            f"{column.name} ({int(count)} events)"
+            for column, count in zip(field.columns, outside, strict=True)
+            if count and column.type != "periodic"
+        ]
     if notes:
-        warnings.warn(f"{role} outside the range that the model was trained on: {', '.join(notes[:8])}", RangeWarning, stacklevel=4)
+        warnings.warn(
+            f"{role} outside the range that the model was trained on: {', '.join(notes[:8])}",
+            RangeWarning,
+            stacklevel=4,
+        )

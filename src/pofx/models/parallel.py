@@ -105,8 +105,7 @@ class _Task:
         """Events number ``start`` to ``stop`` as arrays ``(stop - start, *event)``."""
         rows = None if self.context is None else torch.as_tensor(self.context)
         return {
-            name: values.numpy()
-            for name, values in model.sample_rows(start, stop, self.seed, rows, self.shape).items()
+            name: values.numpy() for name, values in model.sample_rows(start, stop, self.seed, rows, self.shape).items()
         }
 
     def context_of(self, start: int, stop: int) -> Array:

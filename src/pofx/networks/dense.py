@@ -29,7 +29,14 @@ class MLP(nn.Module):
     """
 
     def __init__(
-        self, inputs: int, outputs: int, hidden: Sequence[int] = (128, 128), *, context: int = 0, time: bool = False, activation: str = "silu"
+        self,
+        inputs: int,
+        outputs: int,
+        hidden: Sequence[int] = (128, 128),
+        *,
+        context: int = 0,
+        time: bool = False,
+        activation: str = "silu",
     ) -> None:
         super().__init__()
         widths = [inputs + context + int(time), *hidden]
@@ -45,11 +52,15 @@ class MLP(nn.Module):
         context_mask: Tensor | None = None,
     ) -> Tensor:
         """``(n, inputs)`` to ``(n, outputs)``."""
-        parts = [x, *([] if t is None else [t.reshape(-1, 1).expand(len(x), 1)]), *([] if context is None else [context])]
+        parts = [
+            x,
+            *([] if t is None else [t.reshape(-1, 1).expand(len(x), 1)]),
+            *([] if context is None else [context]),
+        ]
         h = torch.cat(parts, -1) if len(parts) > 1 else x
         for layer in self.layers[:-1]:
             h = self.activation(layer(h))
-        return self.layers[-1](h)  # type: ignore[no-any-return]
+        return self.layers[-1](h)
 
 
 class CouplingNetwork(nn.Module):

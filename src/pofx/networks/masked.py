@@ -24,7 +24,13 @@ from pofx.errors import ConfigError
 
 __all__ = ["MaskedLinear", "MaskedNetwork"]
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu, "elu": F.elu, "tanh": torch.tanh}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "gelu": F.gelu,
+    "silu": F.silu,
+    "elu": F.elu,
+    "tanh": torch.tanh,
+}
 """Element-wise functions by the name that a config gives."""
 
 _BLOCK_ROWS = 128
@@ -57,7 +63,7 @@ class MaskedLinear(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """``(inputs, n)`` to ``(outputs, n)``."""
-        return _BlockLinear.apply(h, self.weight * self.mask, self.bias, self.blocks)  # type: ignore[no-any-return,no-untyped-call]
+        return _BlockLinear.apply(h, self.weight * self.mask, self.bias, self.blocks)  # type: ignore[no-untyped-call]
 
 
 def _blocks(allowed: Tensor) -> tuple[tuple[int, int, int], ...]:
@@ -82,7 +88,7 @@ class _BlockLinear(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         h, weight = ctx.saved_tensors
         grad_weight = torch.empty_like(weight)
         for start, stop, cut in ctx.blocks:
@@ -109,7 +115,9 @@ class _Block(nn.Module):
     The gated form holds linear maps of the inputs that switch on and off, so data that are locally Gaussian are learnt exactly.
     """
 
-    def __init__(self, inputs: Sequence[int], degrees: Sequence[int], activation: str, gated: bool, dropout: float) -> None:
+    def __init__(
+        self, inputs: Sequence[int], degrees: Sequence[int], activation: str, gated: bool, dropout: float
+    ) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout)
         self.first, self.second = MaskedLinear(degrees, degrees), MaskedLinear(degrees, degrees)
@@ -122,7 +130,7 @@ class _Block(nn.Module):
 
     def combine(self, h: Tensor, inner: Tensor, direct: Tensor | None, gate: Tensor | None) -> Tensor:
         """The block's output from what its linear maps gave."""
-        return h + (inner if gate is None else (inner + direct) * torch.sigmoid(gate))
+        return h + (inner if gate is None or direct is None else (inner + direct) * torch.sigmoid(gate))
 
     def forward(self, h: Tensor, x: Tensor) -> Tensor:
         inner = self.dropout(self.activation(self.first(self.activation(h))))
@@ -167,7 +175,9 @@ class MaskedNetwork(nn.Module):
         self.sizes, self.features, self.circular = tuple(sizes), len(sizes), tuple(circular)
         self.activation = ACTIVATIONS[activation]
         self.edges = _cumulative(sizes)
-        self.slots = [slice(*edges) for edges in pairwise(_cumulative(2 if i in circular else 1 for i in range(self.features)))]
+        self.slots = [
+            slice(*edges) for edges in pairwise(_cumulative(2 if i in circular else 1 for i in range(self.features)))
+        ]
         inputs = [i + 1 for i in range(self.features) for _ in range(2 if i in circular else 1)]
         outputs = [i + 1 for i, size in enumerate(sizes) for _ in range(size)]
         self.degrees = [_degrees(width, self.features, context > 0) for width in hidden]
@@ -175,7 +185,9 @@ class MaskedNetwork(nn.Module):
         self.first = MaskedLinear(inputs, self.degrees[0])
         pairs = list(pairwise(self.degrees))
         self.layers = nn.ModuleList(
-            [_Block(inputs, self.degrees[0], activation, gated, dropout) for _ in pairs] if residual else [MaskedLinear(a, b) for a, b in pairs]
+            [_Block(inputs, self.degrees[0], activation, gated, dropout) for _ in pairs]
+            if residual
+            else [MaskedLinear(a, b) for a, b in pairs]
         )
         self.last = MaskedLinear(self.degrees[-1], outputs, strict=True)
         nn.init.zeros_(self.last.weight)
@@ -191,10 +203,10 @@ class MaskedNetwork(nn.Module):
         if self.residual:
             for block in self.layers:
                 h = block(h, x)
-            return self.last(self.finish(h))  # type: ignore[no-any-return]
+            return self.last(self.finish(h))
         for layer in [None, *self.layers]:
             h = self.dropout(self.activation(h if layer is None else layer(h)))
-        return self.last(h)  # type: ignore[no-any-return]
+        return self.last(h)
 
     def finish(self, h: Tensor) -> Tensor:
         """What the last layer reads of the last block's output: its activation, or (gated) the output itself."""
@@ -239,7 +251,7 @@ class _Progress:
         self.known: dict[int, tuple[int, int, Tensor]] = {}
 
     def _levels(self) -> list[list[int]]:
-        """Degrees of every stored activation; a residual block stores its activated input, its inner activation, and the last one its output."""
+        """Degrees of every stored activation: of a residual block its activated input and its inner one, of the last one its output."""
         net = self.network
         return [net.degrees[0]] * (1 + 2 * len(net.layers)) if net.residual else net.degrees
 
@@ -264,7 +276,11 @@ class _Progress:
         """Begin the run of variables ``first`` to ``last``: what is known contributes to all of its units at once."""
         net = self.network
         for layer, level, degrees in self._plan():
-            start, stop = (net.edges[first], net.edges[last + 1]) if degrees is None else (bisect_left(degrees, first), bisect_right(degrees, last))
+            start, stop = (
+                (net.edges[first], net.edges[last + 1])
+                if degrees is None
+                else (bisect_left(degrees, first), bisect_right(degrees, last))
+            )
             seen = self.filled[level]
             before = torch.addmm(layer.bias[start:stop, None], layer.weight[start:stop, :seen], self.rows[level][:seen])
             self.known[id(layer)] = (start, seen, before)
@@ -293,7 +309,7 @@ class _Progress:
         for level, layer in enumerate([net.first, *net.layers]):
             start, stop = bisect_left(net.degrees[level], degree), bisect_right(net.degrees[level], degree)
             if stop > start:
-                h = self.linear(layer, level, start, stop)  # type: ignore[arg-type]
+                h = self.linear(layer, level, start, stop)
                 self.put(level + 1, net.activation(h if level or self.offset is None else h + self.offset[start:stop]))
 
     def _residual(self, degree: int) -> None:

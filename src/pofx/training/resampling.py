@@ -111,7 +111,7 @@ class MeanWeight(nn.Module):
         rows = self.events(events)
         if self.context is not None:
             rows = torch.cat([rows, self.context(events.context)], 1)
-        return self.network(rows).unbind(1)  # type: ignore[no-any-return]
+        return self.network(rows).unbind(1)
 
     def mean(self, events: Events) -> Tensor:
         """E[w | x, c], ``(n,)``, of either sign."""
