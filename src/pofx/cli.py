@@ -165,7 +165,7 @@ class Schooling:
 class Choice:
     """Which family, with which settings."""
 
-    model: Annotated[str, Option("--model", "-m", help="Family: see pofx list.")]
+    model: Annotated[str, Option("--model", "-m", help="Family: see pofx list.")] = "spline-flow"
     set: Annotated[
         list[str] | None, Option("--set", help="Setting of the family, key=value, e.g. layers=6; may be repeated.")
     ] = None
@@ -186,18 +186,17 @@ class Choice:
 class Output:
     """What ``fit`` writes."""
 
-    out: Annotated[Path | None, Option("--out", "-o", help="File to write the model to (.pofx).")] = None
+    out: Annotated[Path | None, Option("--out", "-o", help="File of the model; DATA's name with .pofx, here, by default.")] = None
     report: Annotated[Path | None, Option(help="Also write an HTML report here.")] = None
     force: Force = False
 
-    def checked(self) -> Path:
+    def checked(self, data: Path) -> Path:
         """The file of the model, after all files were found fit to be written."""
-        if self.out is None:
-            raise ConfigError("expected -o FILE, where the model is to be written (or --dry-run)")
-        for target in (self.out, self.report):
+        out = Path(f"{data.stem}.pofx") if self.out is None else self.out
+        for target in (out, self.report):
             if target is not None:
                 check_new(target, self.force)
-        return self.out
+        return out
 
 
 # ---------------------------------------------------------------------- verbs
@@ -218,7 +217,7 @@ def fit(
     if dry_run:
         typer.echo(_cost(family, reading.read(data), training))
         return 0
-    out = output.checked()
+    out = output.checked(data)
     dataset = reading.read(data)
     fitted = family.fit(dataset, training=training, resume="must" if schooling.resume else "auto")
     fitted.save(out)
