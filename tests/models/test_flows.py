@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 import pofx
+import pofx.errors
 from pofx.data.events import Events
 from pofx.data.spec import vector_spec
 from pofx.errors import CapabilityError, ConfigError
@@ -149,3 +151,20 @@ def test_learns_a_periodic_density() -> None:
     )
     difference = truth - model.log_prob(t)
     assert difference.mean() < 0.02 + 3.0 * difference.std() / math.sqrt(20_000)
+
+
+def test_a_discrete_density_does_not_depend_on_the_other_rows_and_sums_to_one() -> None:
+    g = np.random.default_rng(6)
+    counts = g.poisson(3.0, 4000).astype(float)
+    data = pofx.Dataset.from_arrays(counts[:, None], columns=[pofx.Column("n", "", "discrete", 0, 40)])
+    model = pofx.SplineFlow(layers=1, hidden=(16, 16)).fit(data, training=pofx.Training(max_epochs=10, seed=1))
+    assert model.density == "estimate"
+    n = np.arange(41.0)[:, None]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", pofx.errors.RangeWarning)
+        together, alone = model.log_prob(n), np.concatenate([model.log_prob(n[i : i + 1]) for i in range(41)])
+        error = model.log_prob_error(n[:8])
+    np.testing.assert_array_equal(together, alone)
+    assert np.exp(together).sum() == pytest.approx(1.0, abs=0.03)
+    assert (error > 0).all()
+    assert np.exp(together[3]) == pytest.approx(np.exp(-3.0) * 27.0 / 6.0, rel=0.15)

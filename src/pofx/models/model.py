@@ -226,12 +226,11 @@ class Model:
         return relative.std(0) / relative.mean(0) / math.sqrt(DRAWS)
 
     def _latent(self, events: Events, draw: int) -> tuple[Events, Tensor]:
-        noise = (
-            Noise(derive_seed(0, "dequantise"), torch.arange(len(events)), step=draw, dtype=torch.float64)
-            if self._discrete
-            else None
-        )
-        return self.fitted.prepare(events, noise)
+        """Latent events; discrete columns at placement ``draw`` within their cells, the same for all events: no row matters to another."""
+        if not self._discrete:
+            return self.fitted.prepare(events)
+        index = torch.zeros(len(events), dtype=torch.int64, device=self.fitted.device)
+        return self.fitted.prepare(events, Noise(derive_seed(0, "dequantise"), index, step=draw, dtype=torch.float64))
 
     def _in_chunks(self, events: Events, function: Callable[[Events], Tensor]) -> Tensor:
         track = any(field.requires_grad for field in events.fields.values())
