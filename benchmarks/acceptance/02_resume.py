@@ -52,25 +52,25 @@ def train(folder: Path, settings: dict[str, int]) -> None:
 
 def _announce(folder: Path) -> None:
     """Write the moments as they come, by looking over the shoulder of the training."""
-    from pofx.training import loop, state
+    from pofx.training import loop
     from pofx.training.stage import Stage
 
-    def validating(*arguments: Any, original: Any = loop.measure) -> Any:
-        _say(folder, "validation")
-        return original(*arguments)
+    begun: list[int] = []
 
-    def saving(*arguments: Any, original: Any = state.save_file, **more: Any) -> None:
-        _say(folder, "first checkpoint")
-        original(*arguments, **more)
+    def validating(*arguments: Any, original: Any = loop.measure) -> Any:
+        if begun:  # not of the initial weights
+            _say(folder, "validation")
+        return original(*arguments)
 
     def advancing(stage: Stage, steps: int, original: Any = Stage.advance) -> None:
         last = EPOCHS * stage.epoch_steps - 1
         words = {1: "start", 3 * stage.epoch_steps // 2: "mid epoch", last: "near the end"}
+        begun[:] = [stage.step]
         if stage.step in words:
             _say(folder, words[stage.step])
         original(stage, steps)
 
-    loop.measure, state.save_file = validating, saving
+    loop.measure = validating
     Stage.advance = advancing  # type: ignore[method-assign]
 
 
@@ -89,13 +89,21 @@ def launch(folder: Path, settings: dict[str, int]) -> subprocess.Popen[bytes]:
 
 def kill_at(folder: Path, moment: str, settings: dict[str, int]) -> dict[str, Any]:
     """Start or resume the training, and kill it with SIGKILL as soon as the moment has come; what was on the disk then."""
-    child, said, killed = launch(folder, settings), folder / "moment", False
+    child, killed = launch(folder, settings), False
     while child.poll() is None and not killed:
-        if said.exists() and moment in said.read_text().splitlines():
+        if _has_come(folder, moment):
             child.kill()
             killed = child.wait() == -signal.SIGKILL
         time.sleep(0.0005)
     return {"moment": moment, "killed": killed, "files": sorted(path.name for path in folder.glob("state*"))}
+
+
+def _has_come(folder: Path, moment: str) -> bool:
+    """A checkpoint is being written while its temporary file is there; of everything else the child speaks."""
+    if moment == "first checkpoint":
+        return (folder / "state.tmp").exists()
+    said = folder / "moment"
+    return said.exists() and moment in said.read_text().splitlines()
 
 
 def finished(folder: Path, settings: dict[str, int]) -> dict[str, Any]:

@@ -186,7 +186,9 @@ class Choice:
 class Output:
     """What ``fit`` writes."""
 
-    out: Annotated[Path | None, Option("--out", "-o", help="File of the model; DATA's name with .pofx, here, by default.")] = None
+    out: Annotated[
+        Path | None, Option("--out", "-o", help="File of the model; DATA's name with .pofx, here, by default.")
+    ] = None
     report: Annotated[Path | None, Option(help="Also write an HTML report here.")] = None
     force: Force = False
 

@@ -34,9 +34,8 @@ def batch_size_for(events: int, wanted: BatchSize) -> int:
     >>> [batch_size_for(n, "auto") for n in (5, 160, 1600, 4000, 10**6)]
     [5, 16, 128, 512, 512]
     """
-    if wanted == "auto":
-        wanted = min(max(2 ** round(math.log2(max(events, 10) / 10)), SMALLEST), LARGEST)
-    return min(wanted, events)
+    near: int = 2 ** round(math.log2(max(events, 10) / 10))
+    return min(min(max(near, SMALLEST), LARGEST) if wanted == "auto" else wanted, events)
 
 
 class Order:

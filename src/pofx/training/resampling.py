@@ -1,4 +1,4 @@
-r"""Positive weights instead of negative ones: the conditional mean weight, learnt before anything else (neural resampling, arXiv:2007.11586).
+r"""Positive weights instead of negative ones: the conditional mean weight, learnt first (neural resampling, arXiv:2007.11586).
 
 A likelihood with negative weights has no upper bound: a density that vanishes at one negative event is infinitely good. But for every f
 
@@ -76,11 +76,10 @@ def _settings(training: Training) -> Training:
     precision = "float32" if training.precision == "bf16" else training.precision
     checkpoint = None if training.checkpoint is None else Path(f"{training.checkpoint}.weights")
     budget = None if training.max_minutes is None else training.max_minutes / 10
-    return Training(
-        max_epochs=40, max_steps=4000, max_minutes=budget, learning_rate=3e-3, weight_decay=0.1, patience=10, seed=training.seed, precision=precision,
-        device=training.device, deterministic=training.deterministic, progress=training.progress, checkpoint=checkpoint,
-        checkpoint_every=training.checkpoint_every,
-    )  # fmt: skip
+    own = {"max_epochs": 40, "max_steps": 4000, "learning_rate": 3e-3, "weight_decay": 0.1, "patience": 10}
+    kept = ("seed", "device", "deterministic", "progress", "checkpoint_every")
+    same = {name: getattr(training, name) for name in kept}
+    return Training(precision=precision, checkpoint=checkpoint, max_minutes=budget).replace(**own, **same)
 
 
 def _seeded_body(source: Source, angular: Angular, training: Training) -> MeanWeight:
@@ -159,7 +158,7 @@ class Numbers(nn.Module):
         return torch.cat([rows[:, lines], rows[:, angles].cos(), rows[:, angles].sin()], 1)
 
 
-def _loss(body: Any, events: Events, noise: Noise) -> Loss:
+def _loss(body: Any, events: Events, _noise: Noise) -> Loss:
     weight = events.fields[WEIGHT] / body.size
     log_size, logit = body(events)
     size = weight.abs()

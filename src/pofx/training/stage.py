@@ -233,7 +233,7 @@ class _Evaluation:
 
     def seed(self, *more: str) -> None:
         """Make dropout and the like a function of the batch's number."""
-        labels = ("torch", self.stage.phase.name, self.mover.update.name, self.draw, *more)
+        labels: list[str | int] = ["torch", self.stage.phase.name, self.mover.update.name, self.draw, *more]
         seed_torch(derive_seed(self.stage.training.seed, *labels), self.stage.placement.device)
 
     def __call__(self) -> Tensor:

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from pofx.data.events import Events
@@ -69,9 +70,7 @@ class Processes(Team):
     """Those of torch's default process group; ``device`` is where tensors travel from."""
 
     def __init__(self, device: torch.device) -> None:
-        import torch.distributed as dist
-
-        self._dist, self._device = dist, device
+        self._device = device
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
 
     def share(self, events: Events) -> Events:
@@ -81,7 +80,7 @@ class Processes(Team):
     def total(self, parameters: Sequence[nn.Parameter], loss: Tensor) -> Tensor:
         gradients = [p.grad for p in parameters if p.grad is not None]
         flat = torch.cat([loss.detach().reshape(1), *(g.flatten() for g in gradients)])
-        self._dist.all_reduce(flat)
+        dist.all_reduce(flat)
         pieces = flat[1:].split([g.numel() for g in gradients])
         if gradients:
             torch._foreach_copy_(gradients, [piece.view_as(g) for piece, g in zip(pieces, gradients, strict=True)])
@@ -89,24 +88,24 @@ class Processes(Team):
 
     def agree(self, value: T) -> T:
         box = [value]
-        self._dist.broadcast_object_list(box, src=0)
+        dist.broadcast_object_list(box, src=0)
         return box[0]
 
     def any(self, flag: bool) -> bool:
         tensor = torch.tensor(float(flag), device=self._device)
-        self._dist.all_reduce(tensor, op=self._dist.ReduceOp.MAX)
+        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
         return bool(tensor)
 
     def gather(self, parts: list[T]) -> list[T]:
         boxes: list[Any] = [None] * self.size
-        self._dist.all_gather_object(boxes, parts)
+        dist.all_gather_object(boxes, parts)
         return [boxes[k % self.size][k // self.size] for k in range(sum(map(len, boxes)))]
 
     def mean(self, values: dict[str, float]) -> dict[str, float]:
         if not values:
             return values
         tensor = torch.tensor(list(values.values()), device=self._device)
-        self._dist.all_reduce(tensor)
+        dist.all_reduce(tensor)
         return dict(zip(values, (tensor / self.size).tolist(), strict=True))
 
     def copy(self, tensors: Iterable[Tensor]) -> None:
@@ -115,7 +114,7 @@ class Processes(Team):
             return
         raw = [t.detach().contiguous().reshape(-1).view(torch.uint8) for t in tensors]
         flat = torch.cat(raw).to(self._device)
-        self._dist.broadcast(flat, src=0)
+        dist.broadcast(flat, src=0)
         with torch.no_grad():
             for tensor, piece in zip(tensors, flat.split([len(r) for r in raw]), strict=True):
                 tensor.copy_(piece.clone().view(tensor.dtype).view_as(tensor))
@@ -126,8 +125,7 @@ def find_team(device: torch.device) -> Team:
 
     A process group that is made here lasts until the process ends.
     """
-    dist = torch.distributed
-    if not dist.is_available() or not (dist.is_initialized() or dist.is_torchelastic_launched()):
+    if not _launched():
         return Team()
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -137,9 +135,14 @@ def find_team(device: torch.device) -> Team:
     return Processes(device) if dist.get_world_size() > 1 else Team()
 
 
+def _launched() -> bool:
+    """Whether there is a process group, or torchrun waits for one."""
+    return dist.is_available() and (dist.is_initialized() or dist.is_torchelastic_launched())
+
+
 def local_device(device: torch.device) -> torch.device:
     """``cuda`` without a number is, under torchrun, the GPU of this process's number on its machine."""
-    if device.type != "cuda" or device.index is not None or not torch.distributed.is_torchelastic_launched():
+    if str(device) != "cuda" or "LOCAL_RANK" not in os.environ or not _launched():
         return device
     number, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
     if number >= there:
