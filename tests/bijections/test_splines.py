@@ -135,7 +135,7 @@ def plain(e: RationalQuadratic, x: Tensor, raw: Tensor, dim: int, inverse: bool)
     """The same spline by ordinary operations, for autograd."""
     if not e.circular:
         return splines._evaluate(x, raw, e, dim, inverse)[:2]
-    body, angle = raw.narrow(dim, 0, e.size - 1), raw.select(dim, e.size - 1)
+    body, angle = raw.narrow(dim, 0, 3 * e.bins), e._angle(raw, dim)
     if inverse:
         return splines._evaluate(e._turn(x, -angle), body, e, dim, True)[:2]
     y, log_slope = splines._evaluate(x, body, e, dim, False)[:2]
@@ -215,3 +215,13 @@ def test_exports_to_onnx_and_agrees(tmp_path: object) -> None:
 def test_bad_settings(settings: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
         RationalQuadratic(**settings)  # type: ignore[arg-type]
+
+
+def test_a_circle_can_follow_another_angle_all_the_way_round() -> None:
+    other = torch.linspace(-math.pi, math.pi, 101, dtype=torch.float64)
+    raw = torch.zeros(101, CIRCLE.size, dtype=torch.float64)
+    raw[:, -2], raw[:, -1] = other.cos() - 1.0, other.sin()
+    x = torch.full_like(other, 0.7)
+    y, log_slope = CIRCLE.forward(x, raw)
+    assert distance(CIRCLE, y, CIRCLE._turn(x, other)).max() < 1e-12
+    assert log_slope.abs().max() < 1e-12

@@ -95,7 +95,8 @@ class RationalQuadratic:
     ----------
     bins : K.
     bound : half the width B of the box; the identity outside.
-    circular : on the circle [-B, B): the slopes at both ends are equal, and a last parameter turns the circle.
+    circular : on the circle [-B, B): the slopes at both ends are equal, and two last parameters (u, v) turn the circle by the angle of
+        (1 + u, v), so that a turn can follow another angle all the way round.
     """
 
     bins: int = 8
@@ -108,22 +109,27 @@ class RationalQuadratic:
 
     @property
     def size(self) -> int:
-        """Raw parameters per number: K widths, K heights, K - 1 inner slopes (circular: K slopes and an angle)."""
-        return 3 * self.bins + (1 if self.circular else -1)
+        """Raw parameters per number: K widths, K heights, K - 1 inner slopes (circular: K slopes and a turn)."""
+        return 3 * self.bins + (2 if self.circular else -1)
 
     def forward(self, x: Tensor, raw: Tensor, dim: int = -1) -> tuple[Tensor, Tensor]:
         """``(y, log dy/dx)``, both shaped like ``x``; ``raw`` has one more axis ``dim``, of ``size``."""
         if self.circular:
-            y, log_slope = self._apply(x, raw.narrow(dim, 0, self.size - 1), dim, inverse=False)
-            return self._turn(y, raw.select(dim, self.size - 1)), log_slope
+            y, log_slope = self._apply(x, raw.narrow(dim, 0, 3 * self.bins), dim, inverse=False)
+            return self._turn(y, self._angle(raw, dim)), log_slope
         return self._apply(x, raw, dim, inverse=False)
 
     def inverse(self, y: Tensor, raw: Tensor, dim: int = -1) -> tuple[Tensor, Tensor]:
         """``(x, log dx/dy)``, the inverse of :meth:`forward`."""
         if self.circular:
-            y = self._turn(y, -raw.select(dim, self.size - 1))
-            raw = raw.narrow(dim, 0, self.size - 1)
+            y = self._turn(y, -self._angle(raw, dim))
+            raw = raw.narrow(dim, 0, 3 * self.bins)
         return self._apply(y, raw, dim, inverse=True)
+
+    def _angle(self, raw: Tensor, dim: int) -> Tensor:
+        u, v = 1.0 + raw.select(dim, self.size - 2), raw.select(dim, self.size - 1)
+        u = torch.where((u == 0.0) & (v == 0.0), 1.0, u)  # no direction, no turn, and no NaN gradient
+        return torch.atan2(v, u) * (self.bound / math.pi)
 
     def _turn(self, x: Tensor, angle: Tensor) -> Tensor:
         return torch.remainder(x + angle + self.bound, 2.0 * self.bound) - self.bound
@@ -256,7 +262,7 @@ def _raw_gradient(ctx: Any, by_bin: list[Tensor], index: Tensor, saved: list[Ten
     bins = torch.arange(e.bins, device=index.device).reshape([-1 if i == dim else 1 for i in range(index.dim())])
     below = (bins < index).to(x0.dtype)
     out = widths.new_zeros(
-        [e.size - 1 if e.circular and i == dim else (e.size if i == dim else n) for i, n in enumerate(widths.shape)]
+        [(3 * e.bins if e.circular else e.size) if i == dim else n for i, n in enumerate(widths.shape)]
     )
     scale = (1.0 - _MIN_BIN * e.bins) * 2.0 * e.bound
     _softmax_gradient(out.narrow(dim, 0, e.bins), widths, below, index, x0 * scale, width * scale, dim)

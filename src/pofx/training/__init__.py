@@ -2,7 +2,8 @@
 
 - :mod:`~pofx.training.contract`: :class:`Phase`, :class:`Update`, :class:`Loss`, :class:`Source`;
 - :mod:`~pofx.training.settings`: :class:`Training`;     - :mod:`~pofx.training.sources`: data sets, teachers, integrands;
-- :mod:`~pofx.training.loop`: :func:`train`;             - :mod:`~pofx.training.cost`: :func:`estimate_cost`.
+- :mod:`~pofx.training.loop`: :func:`train`;             - :mod:`~pofx.training.cost`: :func:`estimate_cost`;
+- :mod:`~pofx.training.resampling`: negative weights;    - :mod:`~pofx.training.team`: several processes, by ``torchrun``.
 """
 
 from __future__ import annotations
