@@ -137,9 +137,9 @@ def plain(e: RationalQuadratic, x: Tensor, raw: Tensor, dim: int, inverse: bool)
         return splines._evaluate(x, raw, e, dim, inverse)[:2]
     body, angle = raw.narrow(dim, 0, 3 * e.bins), e._angle(raw, dim)
     if inverse:
-        return splines._evaluate(e._turn(x, -angle), body, e, dim, True)[:2]
-    y, log_slope = splines._evaluate(x, body, e, dim, False)[:2]
-    return e._turn(y, angle), log_slope
+        y, log_slope = splines._evaluate(x, body, e, dim, True)[:2]
+        return e._turn(y, -angle), log_slope
+    return splines._evaluate(e._turn(x, angle), body, e, dim, False)[:2]
 
 
 def test_zero_parameters_are_the_identity() -> None:

@@ -95,8 +95,8 @@ class RationalQuadratic:
     ----------
     bins : K.
     bound : half the width B of the box; the identity outside.
-    circular : on the circle [-B, B): the slopes at both ends are equal, and two last parameters (u, v) turn the circle by the angle of
-        (1 + u, v), so that a turn can follow another angle all the way round.
+    circular : on the circle [-B, B): the slopes at both ends are equal, and two last parameters (u, v) first turn the circle by the
+        angle of (1 + u, v), so that the spline's shape can follow another angle all the way round.
     """
 
     bins: int = 8
@@ -115,15 +115,15 @@ class RationalQuadratic:
     def forward(self, x: Tensor, raw: Tensor, dim: int = -1) -> tuple[Tensor, Tensor]:
         """``(y, log dy/dx)``, both shaped like ``x``; ``raw`` has one more axis ``dim``, of ``size``."""
         if self.circular:
-            y, log_slope = self._apply(x, raw.narrow(dim, 0, 3 * self.bins), dim, inverse=False)
-            return self._turn(y, self._angle(raw, dim)), log_slope
+            turned = self._turn(x, self._angle(raw, dim))
+            return self._apply(turned, raw.narrow(dim, 0, 3 * self.bins), dim, inverse=False)
         return self._apply(x, raw, dim, inverse=False)
 
     def inverse(self, y: Tensor, raw: Tensor, dim: int = -1) -> tuple[Tensor, Tensor]:
         """``(x, log dx/dy)``, the inverse of :meth:`forward`."""
         if self.circular:
-            y = self._turn(y, -self._angle(raw, dim))
-            raw = raw.narrow(dim, 0, 3 * self.bins)
+            x, log_slope = self._apply(y, raw.narrow(dim, 0, 3 * self.bins), dim, inverse=True)
+            return self._turn(x, -self._angle(raw, dim)), log_slope
         return self._apply(y, raw, dim, inverse=True)
 
     def _angle(self, raw: Tensor, dim: int) -> Tensor:
