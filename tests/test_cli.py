@@ -183,12 +183,16 @@ def test_version_and_help(run: Any) -> None:
 # ---------------------------------------------------------------------- errors
 
 
+def test_fit_needs_nothing_but_a_file(run: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run("fit", folder / "plain.csv", "--steps", "2")[0] == 0
+    assert "spline-flow" in run("info", "plain.pofx")[1]
+
+
 def test_usage_errors(refused: Any, folder: Path, tmp_path: Path) -> None:
     data, model, out = folder / "plain.csv", folder / "plain.pofx", tmp_path / "m.pofx"
     assert "Did you mean 'fit'" in refused("fitt")
     assert "spline-flow" in refused("fit", data, "-m", "splineflow", "-o", out)
-    assert "-o FILE" in refused("fit", data, "-m", "gaussian")
-    assert "Missing" in refused("fit", data, "-o", out)
     assert "key=value" in refused("fit", data, "-m", "gaussian", "-o", out, "--set", "layers")
     assert "layers=" in refused("fit", data, "-m", "spline-flow", "-o", out, "--set", "lyers=2")
     assert "got 'two'" in refused("fit", data, "-m", "spline-flow", "-o", out, "--set", "layers=two")

@@ -13,6 +13,7 @@ tests/fuzzing.py, models (2, i), options (3, i).
 import contextlib
 import importlib
 import io
+import logging
 import multiprocessing
 import os
 import shlex
@@ -69,11 +70,11 @@ class Tally:
     inputs: int = 0
     slowest: tuple[float, str] = (0.0, "")
 
-    def add(self, name: str, outcomes: Iterable[Outcome]) -> None:
+    def add(self, name: str, trials: Iterable[Callable[[], Outcome]]) -> None:
         """Count what happens to one input."""
         self.inputs += 1
         begun = time.monotonic()
-        for what, end, failed in outcomes:
+        for what, end, failed in (trial() for trial in trials):
             self.counts[f"{what}: {end}"] += 1
             if failed:
                 self.failures.append(f"{name}: {what}: {end}")
@@ -182,9 +183,9 @@ def files(first: int, last: int, folder: Path, run: Callable[[list[str]], Outcom
     """Fuzzed data files number first to last."""
     for number, case in enumerate(islice(fuzzing.cases(last), first, last), first):
         path = case.write(folder)
-        reading = partial(pofx.read, path, **case.arguments)
-        outcomes = (run(words) for words in file_words(case, path, folder))
-        tally.add(f"{number} {case.what} ({case.name})", (*outcomes, guarded("pofx.read", reading)))
+        reading = partial(guarded, "pofx.read", partial(pofx.read, path, **case.arguments))
+        commands = [partial(run, words) for words in file_words(case, path, folder)]
+        tally.add(f"{number} {case.what} ({case.name})", [*commands, reading])
         path.unlink(missing_ok=True)
 
 
@@ -212,16 +213,23 @@ def edited(rng: np.random.Generator, data: bytes, folder: Path) -> bytes:
     path = folder / "edited.pofx"
     path.write_bytes(data)
     whole = read_artefact(path)
-    card, place = whole.card, None
-    while place is None or (isinstance(place, dict | list) and place and rng.random() < 0.7):
-        holder = card if place is None else place
-        keys = list(holder) if isinstance(holder, dict) else list(range(len(holder)))
-        key = keys[int(rng.integers(len(keys)))]
-        place = holder[key]
+    card = {key: value for key, value in whole.card.items() if key != "validation"}
+    holder, key = descend(rng, card)
     odd = [None, -1, 0, 10**9, 1.5, "", "nonsense", [], {}, True, [1, 2, 3], {"type": "SplineFlow"}]
     holder[key] = odd[int(rng.integers(len(odd)))]
+    card["validation"] = whole.card["validation"]
     write_artefact(path, card, whole.weights, whole.validation)
     return path.read_bytes()
+
+
+def descend(rng: np.random.Generator, holder: Any) -> tuple[Any, Any]:
+    """A random place in nested dicts and lists: what holds it, and under which key."""
+    while True:
+        keys = list(holder) if isinstance(holder, dict) else list(range(len(holder)))
+        key = keys[int(rng.integers(len(keys)))]
+        if not isinstance(holder[key], dict | list) or not holder[key] or rng.random() < 0.3:
+            return holder, key
+        holder = holder[key]
 
 
 def models(first: int, last: int, folder: Path, run: Callable[[list[str]], Outcome], tally: Tally) -> None:
@@ -230,9 +238,10 @@ def models(first: int, last: int, folder: Path, run: Callable[[list[str]], Outco
         kind, data, must = damaged(np.random.default_rng((SEED_MODELS, number)), folder)
         path = folder / "damaged.pofx"
         path.write_bytes(data)
-        commands = (["info", str(path)], ["logprob", str(path), str(folder / "table.csv")])
-        loading = guarded(f"pofx.load, {kind}", partial(pofx.load, path), must_fail=ArtefactError if must else None)
-        tally.add(f"{number} {kind}", (*(run(words) for words in commands), loading))
+        refused = ArtefactError if must else None
+        loading = partial(guarded, f"pofx.load, {kind}", partial(pofx.load, path), must_fail=refused)
+        scoring = partial(run, ["logprob", str(path), str(folder / "table.csv")])
+        tally.add(f"{number} {kind}", [partial(run, ["info", str(path)]), scoring, loading])
 
 
 # Options
@@ -280,7 +289,7 @@ def options(first: int, last: int, folder: Path, run: Callable[[list[str]], Outc
     with contextlib.chdir(folder):
         for number in range(first, last):
             words = odd_words(np.random.default_rng((SEED_OPTIONS, number)))
-            tally.add(f"{number} pofx {' '.join(words)}", [run(words)])
+            tally.add(f"{number} pofx {' '.join(words)}", [partial(run, words)])
 
 
 # Rows
@@ -291,6 +300,7 @@ KINDS = {"files": files, "models": models, "options": options}
 def block(kind: str, first: int, last: int, apart: bool) -> Tally:
     """Inputs number first to last, in this process or (apart) each in its own."""
     tally = Tally()
+    logging.getLogger("pofx").addHandler(logging.NullHandler())
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         for name in ("table.csv", "flow.pofx", "gaussian.pofx"):
