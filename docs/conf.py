@@ -36,6 +36,7 @@ os.environ |= {"NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "110", "OMP_NUM_THREA
 autodoc_default_options = {"members": True, "show-inheritance": True}
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
+suppress_warnings = ["ref.python"]  # words such as "events" where docstrings name types
 autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True
 napoleon_google_docstring = True

@@ -1,11 +1,11 @@
 """Wrong input to the command line: ten thousand fuzzed files, damaged models, odd options. Nothing but typed errors may come out.
 
 In process, through the entry point of `pofx`, every data file goes to `info`, `logprob`, `fit --dry-run` and `pofx.read`; damaged models
-(and undamaged ones whose card was edited) go to `info`, `logprob` and `pofx.load`; odd options to every verb but `demo`, and to no training. An outcome is a failure if the exit code
-is neither 0 nor 2 (70 is an internal error), if there is not exactly one line of error beside a 2 and none beside a 0, if a traceback or
-an untyped exception appears, or if a model with changed bytes is loaded without complaint. Some of each kind go through real processes.
-A block of inputs runs in a worker of its own, so that a crash of a library is a failed row and not the end. Seeds: files (0, i) as in
-tests/fuzzing.py, models (2, i), cards (4, i), options (3, i).
+(and whole ones whose card was edited) go to `info`, `logprob` and `pofx.load`; odd options to every verb but `demo`, and to no training.
+An outcome is a failure if the exit code is neither 0 nor 2 (70 is an internal error), if there is not exactly one line of error beside a
+2 and none beside a 0, if a traceback or an untyped exception appears, or if a model with changed bytes is loaded without complaint. Some
+of each kind go through real processes. A block of inputs runs in a worker of its own, so that a crash of a library is a failed row and
+not the end. Seeds: files (0, i) as in tests/fuzzing.py, models (2, i), options (3, i), cards (4, i).
 
     python benchmarks/acceptance/02_fuzz.py [--only 'files*']
 """
@@ -50,8 +50,6 @@ BLOCK = 1000
 PROCESSES = {"files": 30, "models": 5, "cards": 5, "options": 10}
 """How many of each kind also go through real processes: 50."""
 SEEDS = {"files": 0, "models": 2, "cards": 4, "options": 3}
-SLOW = 20.0
-"""Seconds that an input may take."""
 
 
 class Outcome(NamedTuple):
@@ -76,22 +74,15 @@ class Tally:
         self.inputs += 1
         begun = time.monotonic()
         for what, end, failed in (trial() for trial in trials):
-            self.counts[f"{what}: {end}"] += 1
+            self.counts[f"{what}: {end.partition(':')[0]}"] += 1
             if failed:
                 self.failures.append(f"{name}: {what}: {end}")
         self.slowest = max(self.slowest, (round(time.monotonic() - begun, 2), name))
 
     def row(self) -> Row:
         """The number of failures, which must be zero."""
-        passed = not self.failures and self.slowest[0] < SLOW
-        counts = dict(sorted(self.counts.items()))
-        found = {
-            "value": len(self.failures),
-            "error": None,
-            "passed": passed,
-            "inputs": self.inputs,
-            "outcomes": counts,
-        }
+        number, counts = len(self.failures), dict(sorted(self.counts.items()))
+        found = {"value": number, "error": None, "passed": not number, "inputs": self.inputs, "outcomes": counts}
         return {**found, "failures": self.failures[:20], "slowest": self.slowest}
 
 
@@ -360,9 +351,9 @@ def main() -> None:
     sheet, plan = Sheet(NAME, quick=given.quick), list(planned(given.quick))
     if given.quick:
         plan = [row for row in plan if row[2] == 0]
-    for measure, kind, *what in plan:
+    for measure, kind, first, last, apart in plan:
         if any(fnmatch(measure, pattern) for pattern in given.only):
-            sheet.measure(measure, partial(measured, kind, *what), seeds=[SEEDS[kind]], bar=0)
+            sheet.measure(measure, partial(measured, kind, first, last, apart), seeds=[SEEDS[kind]], bar=0)
     sheet.finish(measure for measure, *_ in plan)
 
 

@@ -1,10 +1,10 @@
 """The file of a saved model: an uncompressed zip of a card and two sets of tensors, without pickle.
 
-=======================  =====================================================================================================
-``card.json``            what the model is: format version, config, columns, preprocessing, training record, sha256 of the weights
-``weights.safetensors``  every number that preprocessing and training set, each in its own precision
+==========================  =================================================================================================
+``card.json``               what the model is: format version, config, columns, preprocessing, training record, checksums
+``weights.safetensors``     every number that preprocessing and training set, each in its own precision
 ``validation.safetensors``  noise, the events that it decodes to, their contexts and their log_prob, which :func:`load` recomputes
-=======================  =====================================================================================================
+==========================  =================================================================================================
 
 The comment of the zip holds the sha256 of all bytes before it, so that one flipped bit anywhere is noticed. The same model always
 gives the same bytes. Families are found through :mod:`pofx.registry`: nothing here imports one.

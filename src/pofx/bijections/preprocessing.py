@@ -88,21 +88,23 @@ def build_preprocessing(
 ) -> Preprocessing | FieldStandardise:
     """Choose and fit the preprocessing of one field from its declared columns and its training data.
 
+    ``"none"`` leaves everything as it is; ``"affine"`` shifts and scales each column, whatever its type. All others treat the declared
+    types: a column bounded on both sides by a logit, on one by a logarithm; a periodic one becomes an angle, left alone afterwards; a
+    discrete one is dequantised, then treated as bounded on [low, high + 1] or at the end that is declared. Then ``"standardise"`` does
+    that to all but the periodic columns, ``"whiten"`` also decorrelates them (Cholesky), ``"gaussianise"`` maps each to a standard
+    normal instead. ``"auto"`` is ``"whiten"`` with two differences: a real column whose training values have all one sign is put on a
+    logarithmic scale where a Gaussian describes that better by more than five standard errors; and a singular covariance gives a
+    warning instead of an error, and no whitening.
+
+    Raises :class:`DataError` for constant columns and for values outside declared ranges; :class:`NonFiniteError` for NaN.
+
     Parameters
     ----------
     field : kind and columns (types, ranges).
     x : the training split, ``(n, *field.shape)``.
     weight : ``(n,)``, may hold negative weights as long as the moments stay positive.
-    method : ``"none"`` leaves everything as it is; ``"affine"`` shifts and scales each column, whatever its type. All others treat the
-        declared types: bounded on both sides: logit; on one: log;
-        periodic: angle, left alone afterwards; discrete: dequantised, then logit on [low, high + 1] or log where ends are declared;
-        then ``"standardise"`` all but the periodic columns. ``"whiten"`` also decorrelates them (Cholesky), ``"gaussianise"`` maps
-        each to a standard normal instead. ``"auto"`` is ``"whiten"`` with two differences: a real column whose training values have
-        all one sign is put on a logarithmic scale where a Gaussian describes that better by more than five standard errors; and a
-        singular covariance gives a warning instead of an error, and no whitening.
+    method : one of the words above.
     mask : real points of a cloud, ``(n, L)``.
-
-    Raises :class:`DataError` for constant columns and for values outside declared ranges; :class:`NonFiniteError` for NaN.
 
     >>> from pofx.data.spec import vector_spec
     >>> x = torch.randn(100, 1, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
