@@ -50,7 +50,8 @@ class AffineElement:
 
     def inverse(self, y: Tensor, raw: Tensor, dim: int = -1) -> tuple[Tensor, Tensor]:
         log_scale, shift = self._split(raw, dim)
-        return (y - shift) * (-log_scale).exp(), -log_scale
+        log_slope = -log_scale
+        return (y - shift) * log_slope.exp(), log_slope
 
     def _split(self, raw: Tensor, dim: int) -> tuple[Tensor, Tensor]:
         a, shift = raw.unbind(dim)
