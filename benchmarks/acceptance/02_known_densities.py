@@ -1,6 +1,7 @@
 """Known densities, each also conditional, in 2, 8 and 32 dimensions: KL(truth || learnt) per dimension after 1e5 events.
 
-One family learns them all, with one setting of the training but for the angles; where there is a closed form, the classical family that matches is measured beside it. KL
+One family learns them all, with one setting of the training but for the angles; where there is a closed
+form, the classical family that matches is measured beside it. KL
 is the mean of log p - log q over 5e4 fresh events, its error that of the paired differences. Seed 1 of the training, 11 of the events,
 12 of the fresh ones. Columns are declared as the truth declares them (bounded, periodic).
 

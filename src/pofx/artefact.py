@@ -82,8 +82,8 @@ def load(path: str | Path, device: str = "cpu") -> Any:
 
 
 def read_card(path: str | Path) -> dict[str, Any]:
-    """The card alone, without torch and without reading the weights; ArtefactError as :func:`load` for what is no model."""
-    return _open(path, _card_of)
+    """The card alone, without torch; ArtefactError as :func:`load` for what is no intact file of a model."""
+    return _open(path, _sealed_card)
 
 
 def read_artefact(path: str | Path) -> Artefact:
@@ -188,9 +188,14 @@ def _card_of(archive: zipfile.ZipFile, path: Path) -> dict[str, Any]:
     return card
 
 
-def _whole(archive: zipfile.ZipFile, path: Path) -> Artefact:
+def _sealed_card(archive: zipfile.ZipFile, path: Path) -> dict[str, Any]:
     card = _card_of(archive, path)
     _check_seal(path)
+    return card
+
+
+def _whole(archive: zipfile.ZipFile, path: Path) -> Artefact:
+    card = _sealed_card(archive, path)
     packed = {name: _member(archive, name, path) for name in (WEIGHTS, VALIDATION)}
     check = card.get("validation")
     expected = {WEIGHTS: card.get("sha256"), VALIDATION: check.get("sha256") if isinstance(check, dict) else None}

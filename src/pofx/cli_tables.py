@@ -15,7 +15,7 @@ from pofx.data.events import Events
 from pofx.data.reading import read
 from pofx.data.spec import EventSpec
 from pofx.data.writing import write
-from pofx.errors import ColumnError, ShapeError
+from pofx.errors import ArtefactError, ColumnError, ShapeError
 
 if TYPE_CHECKING:
     from pofx.models.model import Model
@@ -113,7 +113,14 @@ def _mean(values: Any, weight: Any) -> str:
 
 
 def card_text(card: Mapping[str, Any], path: Path) -> str:
-    """A card for people."""
+    """A card for people; ArtefactError if somebody wrote something else into it."""
+    try:
+        return _card_text(card, path)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise ArtefactError(f"{path}: the card is not one of pofx: {type(error).__name__}: {error}") from error
+
+
+def _card_text(card: Mapping[str, Any], path: Path) -> str:
     rows = {
         "family": f"{card.get('family')} {_plain(card.get('config', {}))}",
         "saved by": f"pofx {card.get('pofx')} on {card.get('created')} (format {card.get('format')})",

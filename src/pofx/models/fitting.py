@@ -29,8 +29,8 @@ from pofx.training.sources import DatasetSource
 
 __all__ = ["fit", "prepare_fit"]
 
-PREPROCESSING_EVENTS = 1_000_000
-"""Preprocessing is fitted on at most this many training events (the first ones of the shuffled stream)."""
+PREPROCESSING_BYTES = 32 * 2**20
+"""Preprocessing of a streamed data set is fitted on as many training events as fit in here in float64, the first of the shuffled stream."""
 
 
 def fit(
@@ -152,11 +152,13 @@ def _preprocessing(
 
 
 def _sample(train: Dataset, seed: int) -> Events:
-    if train.in_memory or len(train) <= PREPROCESSING_EVENTS:
+    forms = [*train.spec.values(), *(train.context_spec or {}).values()]
+    wanted = max(PREPROCESSING_BYTES // (8 * sum(form.size for form in forms)), 1000)
+    if train.in_memory or len(train) <= wanted:
         return train.arrays()
     chunks: list[Events] = []
-    stream: Iterator[Events] = train.shuffled(65536, seed=derive_seed(seed, "preprocess"), epoch=0)
-    while sum(map(len, chunks)) < PREPROCESSING_EVENTS:
+    stream: Iterator[Events] = train.shuffled(min(wanted, 65536), seed=derive_seed(seed, "preprocess"), epoch=0)
+    while sum(map(len, chunks)) < wanted:
         chunks.append(next(stream))
     return _concatenate(chunks)
 

@@ -80,6 +80,7 @@ def model_from(card: Mapping[str, Any], tensors: Mapping[str, Tensor], device: s
     """Build the model that a card describes and fill it with its tensors; ArtefactError for whatever does not fit together."""
     try:
         family, fitted, layout = _skeleton(card)
+        _check_ranges(card, layout)
     except ArtefactError:
         raise
     except Exception as error:  # a card is outside input: anything may be wrong with it
@@ -88,6 +89,17 @@ def model_from(card: Mapping[str, Any], tensors: Mapping[str, Tensor], device: s
         ) from error
     _fill(fitted, tensors)
     return Model(family, fitted.eval().to(device), layout, dict(card))
+
+
+def _check_ranges(card: Mapping[str, Any], layout: Layout) -> None:
+    """Trained ranges, where there are any, are two numbers per column."""
+    for role, spec in (("x", layout.spec), ("context", layout.context or {})):
+        for name, field in spec.items():
+            known = (card.get("ranges") or {}).get(f"{role}:{name}")
+            if known is not None and {len([float(end) for end in known[side]]) for side in ("low", "high")} != {
+                len(field.columns)
+            }:
+                raise ArtefactError(f"the card's range of {role}:{name} does not have one number per column")
 
 
 def verify(model: Model, vectors: Mapping[str, Tensor]) -> None:
