@@ -80,7 +80,6 @@ def model_from(card: Mapping[str, Any], tensors: Mapping[str, Tensor], device: s
     """Build the model that a card describes and fill it with its tensors; ArtefactError for whatever does not fit together."""
     try:
         family, fitted, layout = _skeleton(card)
-        _check_ranges(card, layout)
     except ArtefactError:
         raise
     except Exception as error:  # a card is outside input: anything may be wrong with it
@@ -88,18 +87,21 @@ def model_from(card: Mapping[str, Any], tensors: Mapping[str, Tensor], device: s
             f"the card does not describe a model that this pofx can build: {type(error).__name__}: {error}"
         ) from error
     _fill(fitted, tensors)
+    _check_ranges(card, layout)
     return Model(family, fitted.eval().to(device), layout, dict(card))
 
 
 def _check_ranges(card: Mapping[str, Any], layout: Layout) -> None:
     """Trained ranges, where there are any, are two numbers per column."""
-    for role, spec in (("x", layout.spec), ("context", layout.context or {})):
-        for name, field in spec.items():
-            known = (card.get("ranges") or {}).get(f"{role}:{name}")
-            if known is not None and {len([float(end) for end in known[side]]) for side in ("low", "high")} != {
-                len(field.columns)
-            }:
-                raise ArtefactError(f"the card's range of {role}:{name} does not have one number per column")
+    fields = {f"x:{name}": field for name, field in layout.spec.items()}
+    fields |= {f"context:{name}": field for name, field in (layout.context or {}).items()}
+    try:
+        for name, known in (card.get("ranges") or {}).items():
+            for side in ("low", "high"):
+                if torch.tensor(known[side], dtype=torch.float64).shape != (len(fields[name].columns),):
+                    raise ValueError(f"{name} needs {len(fields[name].columns)} numbers")
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ArtefactError(f"the card's ranges are damaged: {type(error).__name__}: {error}") from error
 
 
 def verify(model: Model, vectors: Mapping[str, Tensor]) -> None:
