@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["concat", "in_order", "rechunk", "shuffled"]
 
 _BLOCK_BYTES = 4 << 20
-_BUFFER_BYTES = 64 << 20
+_BUFFER_BYTES = 32 << 20
 
 
 def concat(pieces: list[Events]) -> Events:

@@ -29,7 +29,7 @@ from pofx.training.sources import DatasetSource
 
 __all__ = ["fit", "prepare_fit"]
 
-PREPROCESSING_BYTES = 32 * 2**20
+PREPROCESSING_BYTES = 16 * 2**20
 """Preprocessing of a streamed data set is fitted on as many training events as fit in here in float64, the first of the shuffled stream."""
 
 
@@ -157,7 +157,7 @@ def _sample(train: Dataset, seed: int) -> Events:
     if train.in_memory or len(train) <= wanted:
         return train.arrays()
     chunks: list[Events] = []
-    stream: Iterator[Events] = train.shuffled(min(wanted, 65536), seed=derive_seed(seed, "preprocess"), epoch=0)
+    stream: Iterator[Events] = train.shuffled(min(wanted, 8192), seed=derive_seed(seed, "preprocess"), epoch=0)
     while sum(map(len, chunks)) < wanted:
         chunks.append(next(stream))
     return _concatenate(chunks)

@@ -23,7 +23,7 @@ from pofx.training.order import BatchSize, Order, Stream, concatenate
 
 __all__ = ["DataPart", "DatasetSource", "FunctionSource", "TeacherSource"]
 
-CHUNK = 8192
+CHUNK = 2048
 """Events per piece of a pass over the data; a fixed number, so that sums are always added in the same order."""
 
 Prepare = Callable[[Events, Noise], Events]
