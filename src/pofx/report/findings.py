@@ -62,7 +62,13 @@ def _about_training(study: Study) -> Iterator[Finding]:
     noise = float(rows[best]["validation_error"] or 0.0)
     if loss[-1] - loss[best] > max(0.5 * noise, 1e-12) and best < 0.9 * len(rows):
         rise, where = loss[-1] - loss[best], rows[best]["step"]
-        text = f"The validation loss rose by {rise:.3g} after step {where}; the weights of that step were kept. "
+        kept = study.record.get("best_step")
+        what = (
+            "the untrained weights, which are better still, were kept"
+            if kept == 0
+            else f"the weights of step {kept} were kept"
+        )
+        text = f"The validation loss rose by {rise:.3g} after step {where}; {what}. "
         yield "note", text + "More data, a smaller network or weight decay would help against overtraining."
     elif stopped in ("epochs", "steps", "minutes") and best > 0.9 * len(rows):
         tail = float(loss[max(0, int(0.8 * len(rows)) - 1)] - loss[best])
