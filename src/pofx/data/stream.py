@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["concat", "in_order", "rechunk", "shuffled"]
 
-_BLOCK_BYTES = 4 << 20
-_BUFFER_BYTES = 32 << 20
+_BLOCK_BYTES = 1 << 20
+_BUFFER_BYTES = 16 << 20
 
 
 def concat(pieces: list[Events]) -> Events:

@@ -29,7 +29,7 @@ from pofx.training.sources import DatasetSource
 
 __all__ = ["fit", "prepare_fit"]
 
-PREPROCESSING_BYTES = 16 * 2**20
+PREPROCESSING_BYTES = 8 * 2**20
 """Preprocessing of a streamed data set is fitted on as many training events as fit in here in float64, the first of the shuffled stream."""
 
 
