@@ -102,7 +102,7 @@ def spline_case(name: str, spline: RationalQuadratic, scale: float) -> Case:
     def grid(n: int, dtype: torch.dtype) -> tuple[Map, Tensor]:
         raw = (scale * normal(CURVES, 1, spline.size)).to(dtype)
         if spline.circular:
-            raw[..., -1] = 0.0  # no turn, so that y does not wrap
+            raw[..., -2:] = 0.0  # no turn, so that y does not wrap
         edge = spline.bound * (0.999 if spline.circular else 1.2)
         x = torch.linspace(-edge, edge, n // CURVES, dtype=dtype).expand(CURVES, -1)
         return lambda at: spline.forward(at, raw.expand(CURVES, at.shape[1], -1)), x
