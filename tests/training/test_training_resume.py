@@ -184,6 +184,15 @@ def test_no_pickle_in_the_file(tmp_path):
     assert json.loads((tmp_path / "s").read_bytes()[8 : 8 + size])["__metadata__"]
 
 
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C as on a terminal; where the tests run in the background it may be ignored, and then training ignores it too."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("how", ["signal", "raise"])
 def test_interrupt_keeps_the_checkpoint_and_the_best_weights(tmp_path, how):
     assert threading.current_thread() is threading.main_thread()
