@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from pofx.config import to_plain
-from pofx.data import Dataset, as_dataset
+from pofx.data import Dataset, as_dataset, concat
 from pofx.data.events import Events
 from pofx.data.spec import EventSpec, spec_to_dict
 from pofx.errors import CapabilityError, ConfigError
@@ -160,18 +160,7 @@ def _sample(train: Dataset, seed: int) -> Events:
     stream: Iterator[Events] = train.shuffled(min(wanted, 8192), seed=derive_seed(seed, "preprocess"), epoch=0)
     while sum(map(len, chunks)) < wanted:
         chunks.append(next(stream))
-    return _concatenate(chunks)
-
-
-def _concatenate(chunks: list[Events]) -> Events:
-    first = chunks[0]
-    return Events(
-        fields={name: np.concatenate([c.fields[name] for c in chunks]) for name in first.fields},
-        masks={name: np.concatenate([c.masks[name] for c in chunks]) for name in first.masks},
-        context=None if first.context is None else _concatenate([c.context for c in chunks if c.context is not None]),
-        weight=None if first.weight is None else np.concatenate([c.weight for c in chunks if c.weight is not None]),
-        index=np.concatenate([c.index for c in chunks if c.index is not None]),
-    )
+    return concat(chunks)
 
 
 def _seeded_body(family: Family, layout: Layout, training: Training) -> torch.nn.Module:
