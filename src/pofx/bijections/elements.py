@@ -16,7 +16,10 @@ from torch import Tensor
 
 from pofx.bijections.splines import RationalQuadratic
 
-__all__ = ["AffineElement", "AffineSpline", "Element", "Elements"]
+__all__ = ["SHIFT", "AffineElement", "AffineSpline", "Element", "Elements"]
+
+SHIFT = 1
+"""Which raw parameter of the affine elements is the shift."""
 
 
 class Element(Protocol):

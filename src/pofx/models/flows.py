@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -21,14 +21,15 @@ from torch import Tensor, nn
 from pofx.bijections.autoregressive import MaskedAutoregressive
 from pofx.bijections.base import Bijection, Chain
 from pofx.bijections.coupling import Coupling
-from pofx.bijections.elements import AffineElement, AffineSpline, Element, Elements
+from pofx.bijections.elements import SHIFT, AffineElement, AffineSpline, Element, Elements
 from pofx.bijections.linear import LU
 from pofx.bijections.splines import RationalQuadratic
 from pofx.config import check_at_least, check_between, check_choice, check_widths
 from pofx.data.events import Events
-from pofx.errors import CapabilityError
+from pofx.errors import CapabilityError, ConfigError
 from pofx.models.base import Capabilities, Family, Layout
 from pofx.networks.dense import CouplingNetwork
+from pofx.networks.experts import ExpertNetwork
 from pofx.networks.masked import ACTIVATIONS, MaskedNetwork
 from pofx.training.contract import Loss, Phase, Update
 from pofx.training.noise import Noise
@@ -197,6 +198,7 @@ class AutoregressiveFlow(FlowFamily):
     Parameters
     ----------
     residual, gated : the form of the networks (see :class:`pofx.networks.masked.MaskedNetwork`).
+    experts : linear maps of the earlier columns that gates choose among for each shift (:mod:`pofx.networks.experts`); 0 for none.
     """
 
     name: ClassVar[str] = "autoregressive-flow"
@@ -204,30 +206,43 @@ class AutoregressiveFlow(FlowFamily):
     element: str = "affine"
     residual: bool = False
     gated: bool = False
+    experts: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(self, 0, "experts")
+        if self.experts and self.element == "spline":
+            raise ConfigError(
+                f"{type(self).__name__}: experts={self.experts} act on a shift; expected element='affine' or 'affine-spline', got 'spline'"
+            )
 
     def layer(self, k: int, layout: Layout) -> Bijection:
         order = _order(k, layout.features)
         circular = _within(order, layout.circular_columns)
         elements = Elements(layout.features, self._element(), circular, self.bins)
-        network = MaskedNetwork(
-            elements.sizes,
-            self.hidden,
-            context=_context_inputs(layout),
-            activation=self.activation,
-            dropout=self.dropout,
-            residual=self.residual,
-            gated=self.gated,
-            circular=circular,
-        )
-        return MaskedAutoregressive(network, elements, order)
+        return MaskedAutoregressive(self._network(elements.sizes, circular, _context_inputs(layout)), elements, order)
+
+    def _network(self, sizes: Sequence[int], circular: tuple[int, ...], context: int) -> nn.Module:
+        options: dict[str, Any] = {
+            "context": context,
+            "activation": self.activation,
+            "dropout": self.dropout,
+            "residual": self.residual,
+            "gated": self.gated,
+            "circular": circular,
+        }
+        sees = context > 0 or len(sizes) - len(circular) > 1
+        if not (self.experts and sees and len(circular) < len(sizes)):
+            return MaskedNetwork(sizes, self.hidden, **options)
+        return ExpertNetwork(sizes, SHIFT, self.experts, self.hidden, **options)
 
 
 @dataclass(frozen=True)
 class SplineFlow(AutoregressiveFlow):
     """The recommended default: masked autoregressive layers, each a shift and scale followed by a rational-quadratic spline.
 
-    The gated residual networks hold linear maps of the earlier columns that switch on and off: narrow conditional densities around a
-    regression line, typical of correlated measurements, are then learnt from few events.
+    Shifts choose among linear maps of the earlier columns, and gated residual networks hold more of them that switch on and off: narrow
+    conditional densities around regression lines, typical of correlated measurements, are then learnt from few events.
 
     >>> import numpy as np, pofx
     >>> x = np.random.default_rng(1).normal(size=(2000, 2))
@@ -242,6 +257,7 @@ class SplineFlow(AutoregressiveFlow):
     element: str = "affine-spline"
     residual: bool = True
     gated: bool = True
+    experts: int = 6
 
 
 def _context_inputs(layout: Layout) -> int:
