@@ -1,0 +1,296 @@
+r"""Theory parameters from a published density: -2 log q(m(theta)) in place of chi2.
+
+.. math:: \chi^2(\theta) = (m(\theta) - x)^T C^{-1} (m(\theta) - x), \qquad L(\theta) = -2 \log q(m(\theta))
+
+Both are cost functions for iminuit, with the parameters named as the prediction function names its arguments; one standard deviation is
+where the cost has risen by 1. For a Gaussian density the two differ by a constant.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from iminuit import Minuit
+from numpy.typing import ArrayLike, NDArray
+
+from pofx.errors import ConfigError, DataError, ShapeError
+from pofx.tasks.cross_section.coordinates import Density
+from pofx.tasks.cross_section.published_measured import Measured
+from pofx.tasks.cross_section.universes import Universes
+
+__all__ = ["Chi2Cost", "Cost", "DensityCost", "ParameterFit", "compare_fits", "fit_parameters"]
+
+Floats = NDArray[np.float64]
+Prediction = Callable[..., ArrayLike]
+FORBIDDEN = 1e6
+"""Added to the cost where the density is zero, so that a minimiser turns back."""
+
+
+class Cost:
+    """A cost of parameters, which iminuit takes as it is.
+
+    Parameters
+    ----------
+    prediction : from the parameters, one after the other, to cross sections ``(bins,)``.
+    names : of the parameters; by default the names of the prediction's arguments.
+    """
+
+    errordef = 1.0
+
+    def __init__(self, prediction: Prediction, names: Sequence[str] | None = None) -> None:
+        self.prediction = prediction
+        self.names = tuple(names) if names is not None else _arguments(prediction)
+        self.bins = 0
+
+    @property
+    def _parameters(self) -> dict[str, tuple[float, float] | None]:
+        """What iminuit asks for the names."""
+        return dict.fromkeys(self.names)
+
+    def predicted(self, values: Sequence[float]) -> Floats:
+        """Cross sections ``(bins,)`` for these parameters; ShapeError if they are of another measurement."""
+        if len(values) != len(self.names):
+            raise ShapeError(f"expected {len(self.names)} parameters ({', '.join(self.names)}); got {len(values)}")
+        row = np.asarray(self.prediction(*values), np.float64)
+        if row.shape != (self.bins,):
+            raise ShapeError(
+                f"the prediction has shape {row.shape}; expected ({self.bins},), one cross section per bin"
+            )
+        return row
+
+    def __call__(self, *values: float) -> float:
+        """The cost."""
+        raise NotImplementedError
+
+
+class Chi2Cost(Cost):
+    """chi2 with the central values and the covariance of a measurement.
+
+    >>> cost = Chi2Cost(([1.0, 1.0], [[0.01, 0.0], [0.0, 0.01]]), lambda scale: [scale, scale])
+    >>> round(cost(1.1), 6)
+    2.0
+    """
+
+    def __init__(
+        self,
+        measured: Universes | Measured | tuple[ArrayLike, ArrayLike],
+        prediction: Prediction,
+        names: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__(prediction, names)
+        self.spectrum = _measured(measured).spectrum()
+        self.bins = len(self.spectrum.central)
+
+    def __call__(self, *values: float) -> float:
+        return float(self.spectrum.chi2(self.predicted(values)[None])[0])
+
+
+class DensityCost(Cost):
+    """-2 log q of the prediction.
+
+    Parameters
+    ----------
+    density : of the measurement: a model, a release's model, or a truth in closed form.
+    bins : of the measurement; found from the density if it knows.
+
+    >>> from pofx.simulators.densities import CorrelatedGaussian
+    >>> truth = CorrelatedGaussian([1.0, 1.0], [[0.01, 0.0], [0.0, 0.01]])
+    >>> cost = DensityCost(truth, lambda scale: [scale, scale])
+    >>> round(cost(1.1) - cost(1.0), 6)
+    2.0
+    """
+
+    def __init__(
+        self, density: Density, prediction: Prediction, names: Sequence[str] | None = None, bins: int | None = None
+    ) -> None:
+        super().__init__(prediction, names)
+        self.density, self.bins = density, _bins(density) if bins is None else bins
+
+    def __call__(self, *values: float) -> float:
+        logp = float(np.asarray(self.density.log_prob(self.predicted(values)[None]))[0])
+        if math.isnan(logp):
+            raise DataError(f"the density of the prediction at {dict(zip(self.names, values, strict=True))} is NaN")
+        return -2.0 * logp if math.isfinite(logp) else FORBIDDEN
+
+
+@dataclass(frozen=True, eq=False)
+class ParameterFit:
+    """A minimised cost.
+
+    Attributes
+    ----------
+    names : of the parameters.
+    values, errors : at the minimum, and from the second derivatives there.
+    minos : parameter -> (lower, upper) errors where the profile has risen by 1; None where it does not on that side.
+    covariance : ``(p, p)`` of the second derivatives.
+    cost : at the minimum.
+    valid : whether the minimiser calls it a minimum.
+    """
+
+    names: tuple[str, ...]
+    values: dict[str, float]
+    errors: dict[str, float]
+    minos: dict[str, tuple[float, float] | None]
+    covariance: Floats
+    cost: float
+    valid: bool
+    _minuit: Minuit
+
+    def profile(self, name: str, points: int = 31, reach: float = 3.0) -> tuple[Floats, Floats]:
+        """Values of a parameter within ``reach`` errors, and the cost above its minimum, minimised in all others."""
+        self._known(name)
+        x, cost, _ = self._minuit.mnprofile(name, size=points, bound=reach)
+        return np.asarray(x), np.asarray(cost) - self.cost
+
+    def contour(self, first: str, second: str, level: float = 0.6827, points: int = 40) -> Floats:
+        """Points ``(k, 2)`` on the contour that holds two parameters with this probability."""
+        self._known(first), self._known(second)
+        return np.asarray(self._minuit.mncontour(first, second, cl=level, size=points))
+
+    def interval(self, name: str) -> tuple[float, float]:
+        """The 68 % interval: from the profile where it closes, else from the second derivatives."""
+        self._known(name)
+        low, high = self.minos[name] or (-self.errors[name], self.errors[name])
+        return self.values[name] + low, self.values[name] + high
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {
+            "values": self.values,
+            "errors": self.errors,
+            "minos": {name: None if pair is None else list(pair) for name, pair in self.minos.items()},
+            "cost": self.cost,
+            "valid": self.valid,
+        }
+
+    def _known(self, name: str) -> None:
+        if name not in self.names:
+            raise ConfigError(f"no parameter is called {name!r}; there are {', '.join(self.names)}")
+
+
+def fit_parameters(
+    cost: Cost,
+    start: Mapping[str, float],
+    *,
+    limits: Mapping[str, tuple[float | None, float | None]] | None = None,
+    steps: Mapping[str, float] | None = None,
+    minos: bool = True,
+) -> ParameterFit:
+    """Minimise a cost.
+
+    Parameters
+    ----------
+    start : parameter -> value.
+    limits : parameter -> (lowest, highest), None for an open end.
+    steps : parameter -> first step; by default 1 % of the start.
+    minos : find asymmetric errors from the profiles.
+
+    A flow computes in float32, so its log-density is a number with about six digits; second derivatives are taken with steps that stand
+    clear of that (minuit is told the precision of the cost).
+
+    Raises
+    ------
+    ConfigError for unknown or missing parameters.
+
+    >>> cost = Chi2Cost(([1.0, 1.0], [[0.01, 0.0], [0.0, 0.01]]), lambda scale: [scale, scale])
+    >>> found = fit_parameters(cost, {"scale": 2.0})
+    >>> round(found.values["scale"], 4), round(found.errors["scale"], 4)
+    (1.0, 0.0707)
+    """
+    if set(start) != set(cost.names):
+        raise ConfigError(f"start: expected values of {', '.join(cost.names)}; got {', '.join(start) or 'none'}")
+    minuit = Minuit(cost, *(start[name] for name in cost.names), name=list(cost.names))
+    minuit.print_level = 0
+    if isinstance(cost, DensityCost) and _single(cost.density):
+        minuit.precision = 1e-6
+    for name in cost.names:
+        minuit.errors[name] = (steps or {}).get(name, 0.01 * abs(start[name]) or 0.01)
+    for name, pair in (limits or {}).items():
+        if name not in cost.names:
+            raise ConfigError(f"limits: no parameter is called {name!r}; there are {', '.join(cost.names)}")
+        minuit.limits[name] = pair
+    minuit.strategy = 1
+    minuit.migrad(ncall=10_000)
+    if not minuit.valid:
+        minuit.simplex()
+        minuit.migrad(ncall=10_000)
+    minuit.hesse()
+    return _result(minuit, cost, minos)
+
+
+def compare_fits(
+    fits: Mapping[str, ParameterFit], truth: Mapping[str, float] | None = None
+) -> tuple[list[str], list[list[Any]]]:
+    """Head and rows of a table: one row per method and parameter, with the deviation from the truth where it is known."""
+    head = ["method", "parameter", "value", "error (second derivatives)", "68 % interval", "cost", "valid"]
+    head += ["pull"] if truth else []
+    rows = []
+    for method, fit in fits.items():
+        for name in fit.names:
+            low, high = fit.interval(name)
+            row = [
+                method,
+                name,
+                f"{fit.values[name]:.4f}",
+                f"{fit.errors[name]:.4f}",
+                f"[{low:.4f}, {high:.4f}]",
+                f"{fit.cost:.2f}",
+                fit.valid,
+            ]
+            if truth and name in truth:
+                side = high - fit.values[name] if truth[name] > fit.values[name] else fit.values[name] - low
+                row.append(f"{(fit.values[name] - truth[name]) / side:+.2f}")
+            rows.append(row)
+    return head, rows
+
+
+def _result(minuit: Minuit, cost: Cost, minos: bool) -> ParameterFit:
+    errors: dict[str, tuple[float, float] | None] = dict.fromkeys(cost.names)
+    if minos and minuit.valid:
+        try:
+            minuit.minos()
+        except RuntimeError:  # a new minimum was found on the way: the errors stay those of the second derivatives
+            minuit.migrad(ncall=10_000)
+        for name in cost.names:
+            found = minuit.merrors.get(name)
+            errors[name] = (found.lower, found.upper) if found is not None and found.is_valid else None
+    size = len(cost.names)
+    covariance = np.full((size, size), np.nan) if minuit.covariance is None else np.asarray(minuit.covariance)
+    values, hesse = (dict(zip(cost.names, map(float, given), strict=True)) for given in (minuit.values, minuit.errors))
+    return ParameterFit(
+        cost.names, values, hesse, errors, covariance, float(minuit.fval or 0.0), bool(minuit.valid), minuit
+    )
+
+
+def _arguments(prediction: Prediction) -> tuple[str, ...]:
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    found = inspect.signature(prediction).parameters.values()
+    if any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in found) or not found:
+        raise ConfigError("the prediction does not name its arguments: give names=")
+    return tuple(p.name for p in found if p.kind in kinds)
+
+
+def _measured(measured: Universes | Measured | tuple[ArrayLike, ArrayLike]) -> Measured:
+    if isinstance(measured, Universes):
+        return Measured(measured.central, measured.covariance, measured.columns)
+    if isinstance(measured, Measured):
+        return measured
+    central, covariance = measured
+    return Measured(np.asarray(central, np.float64), np.asarray(covariance, np.float64))
+
+
+def _bins(density: Any) -> int:
+    if hasattr(density, "layout"):
+        return int(density.layout.features)
+    if hasattr(density, "dim"):
+        return int(density.dim)
+    raise ConfigError("this density does not say how many bins it has: give bins=")
+
+
+def _single(density: Any) -> bool:
+    return hasattr(density, "card") and density.card.get("precision") == "float32"
