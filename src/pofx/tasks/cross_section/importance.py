@@ -13,6 +13,7 @@ pilot sample, and those are kept that put events into the tail (defensive mixtur
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
 
-from pofx.errors import DataError
+from pofx.errors import DataError, RangeWarning
 from pofx.tasks.cross_section.coordinates import Density
 from pofx.training.noise import derive_seed
 
@@ -90,7 +91,13 @@ def far_tail(
     True
     """
     proposal = _Decoded(density) if _decodes(density) else _Student(density, seed)
-    rank = score or (lambda x: np.asarray(density.log_prob(x), np.float64))
+    given = score or (lambda x: np.asarray(density.log_prob(x), np.float64))
+
+    def rank(x: Floats) -> Floats:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RangeWarning)  # the far tail lies outside the trained range on purpose
+            return given(x)
+
     scales = _useful(proposal, rank, threshold, max(events // 10, 1000), derive_seed(seed, "pilot"))
     x, log_weight = proposal.draw(scales, events, derive_seed(seed, "proposal"))
     inside = rank(x) <= threshold

@@ -10,6 +10,7 @@ that. Where no toy is as improbable as a prediction, an upper limit is given, an
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special, stats
 
-from pofx.errors import ConfigError, DataError
+from pofx.errors import ConfigError, DataError, RangeWarning
 from pofx.metrics.pvalues import PValue, tail_probability
 from pofx.tasks.cross_section import coordinates as ranking
 from pofx.tasks.cross_section.coordinates import Density
@@ -245,7 +246,9 @@ def predict(
     spectrum = measured.spectrum()
     many = np.asarray(density.sample(toys, seed=derive_seed(seed, "toys")), np.float64)
     ranks = ranking.score(density, many, coordinates, spectrum)
-    scores = ranking.score(density, rows, coordinates, spectrum)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", RangeWarning)
+        scores = ranking.score(density, rows, coordinates, spectrum)
     squares = np.random.default_rng(derive_seed(seed, "Gaussian")).chisquare(spectrum.rank, toys)
     verdicts = []
     for name, row, value in zip(names, rows, scores, strict=True):
@@ -255,7 +258,13 @@ def predict(
         gaussian, outside = tail_probability(-chi2, -squares), float(spectrum.outside(row[None])[0])
         p_chi2 = float(stats.chi2.sf(chi2, spectrum.rank))
         verdicts.append(Verdict(name, chi2, spectrum.rank, p_chi2, gaussian, p, float(value), tail, outside))
-    return Verdicts(tuple(verdicts), ranking.describe(coordinates, unit), toys, seed, _notes(universes, spectrum))
+    return Verdicts(
+        tuple(verdicts),
+        ranking.describe(coordinates, unit),
+        toys,
+        seed,
+        (*_notes(universes, spectrum), *_outside(caught)),
+    )
 
 
 def _far(density: Density, value: float, coordinates: str, spectrum: Spectrum, toys: int, seed: int) -> FarTail | None:
@@ -293,6 +302,11 @@ def _notes(universes: Universes | tuple[ArrayLike, ArrayLike], spectrum: Spectru
             )
         notes += universes.notes
     return tuple(notes)
+
+
+def _outside(caught: list[warnings.WarningMessage]) -> tuple[str, ...]:
+    """What the density warned of: predictions where it extrapolates."""
+    return tuple(f"The density extrapolates: {w.message}." for w in caught if issubclass(w.category, RangeWarning))
 
 
 def _plain(p: PValue) -> dict[str, float | int]:

@@ -4,12 +4,17 @@ r"""Theory parameters from a published density: -2 log q(m(theta)) in place of c
 
 Both are cost functions for iminuit, with the parameters named as the prediction function names its arguments; one standard deviation is
 where the cost has risen by 1. For a Gaussian density the two differ by a constant.
+
+The maximum of a density depends on its coordinates. Where uncertainties multiply (a flux, an efficiency), universes spread in proportion
+to what was measured, and a density per unit of the cross section, like a covariance of the measured values, prefers predictions that
+are too low (Peelle's puzzle); the density per unit of its logarithm does not. ``coordinates="log"`` adds :math:`-2 \sum_i \log m_i`.
 """
 
 from __future__ import annotations
 
 import inspect
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +23,7 @@ import numpy as np
 from iminuit import Minuit
 from numpy.typing import ArrayLike, NDArray
 
-from pofx.errors import ConfigError, DataError, ShapeError
+from pofx.errors import ConfigError, DataError, RangeWarning, ShapeError
 from pofx.tasks.cross_section.coordinates import Density
 from pofx.tasks.cross_section.published_measured import Measured
 from pofx.tasks.cross_section.universes import Universes
@@ -96,6 +101,7 @@ class DensityCost(Cost):
     Parameters
     ----------
     density : of the measurement: a model, a release's model, or a truth in closed form.
+    coordinates : ``"linear"`` or ``"log"``, in which the density is taken.
     bins : of the measurement; found from the density if it knows.
 
     >>> from pofx.simulators.densities import CorrelatedGaussian
@@ -106,13 +112,26 @@ class DensityCost(Cost):
     """
 
     def __init__(
-        self, density: Density, prediction: Prediction, names: Sequence[str] | None = None, bins: int | None = None
+        self,
+        density: Density,
+        prediction: Prediction,
+        names: Sequence[str] | None = None,
+        *,
+        coordinates: str = "linear",
+        bins: int | None = None,
     ) -> None:
         super().__init__(prediction, names)
-        self.density, self.bins = density, _bins(density) if bins is None else bins
+        if coordinates not in ("linear", "log"):
+            raise ConfigError(f"coordinates: expected 'linear' or 'log'; got {coordinates!r}")
+        self.density, self.coordinates, self.bins = density, coordinates, _bins(density) if bins is None else bins
 
     def __call__(self, *values: float) -> float:
-        logp = float(np.asarray(self.density.log_prob(self.predicted(values)[None]))[0])
+        row = self.predicted(values)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RangeWarning)  # a minimiser looks everywhere
+            logp = float(np.asarray(self.density.log_prob(row[None]))[0])
+        if self.coordinates == "log":
+            logp = logp + float(np.log(row).sum()) if (row > 0).all() else -math.inf
         if math.isnan(logp):
             raise DataError(f"the density of the prediction at {dict(zip(self.names, values, strict=True))} is NaN")
         return -2.0 * logp if math.isfinite(logp) else FORBIDDEN
@@ -149,7 +168,8 @@ class ParameterFit:
 
     def contour(self, first: str, second: str, level: float = 0.6827, points: int = 40) -> Floats:
         """Points ``(k, 2)`` on the contour that holds two parameters with this probability."""
-        self._known(first), self._known(second)
+        self._known(first)
+        self._known(second)
         return np.asarray(self._minuit.mncontour(first, second, cl=level, size=points))
 
     def interval(self, name: str) -> tuple[float, float]:

@@ -120,7 +120,12 @@ class Universes:
         if sniff(full) in ("hdf5", "npz"):
             with guard(full, sniff(full)):
                 found = _arrays(full)
-            if total is not None or "total" in found or sources:
+            if (
+                total is not None
+                or "total" in found
+                or sources
+                or any(name.startswith(f"{SOURCES}/") for name in found)
+            ):
                 return _from_arrays(cls, found, full, (total, central, sources), columns)
         if central is not None or sources:
             raise FormatError(f"{full}: central values and sources need an HDF5 or npz file of arrays")

@@ -1,0 +1,131 @@
+"""p-values of predictions against closed forms, rankings, and the far tail."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import pofx
+from pofx.errors import ConfigError, DataError, ShapeError
+from pofx.simulators.densities import CorrelatedGaussian, Lognormal, correlation_matrix
+from pofx.tasks.cross_section.importance import far_tail
+from pofx.tasks.cross_section.predict import predict
+from pofx.tasks.cross_section.universes import Universes
+
+ERROR = np.array([0.1, 0.2, 0.3])
+GAUSSIAN = CorrelatedGaussian([1.0, 1.5, 2.0], correlation_matrix(3) * ERROR[:, None] * ERROR)
+LOGNORMAL = Lognormal.from_moments([1.0, 1.0, 1.0], 0.36 * correlation_matrix(3))
+MODEL = pofx.Gaussian().fit(GAUSSIAN.sample(20_000, 1))
+
+
+def moments(truth: CorrelatedGaussian | Lognormal) -> tuple[np.ndarray, np.ndarray]:
+    return truth.moments() if isinstance(truth, Lognormal) else (truth.mean, truth.covariance)
+
+
+def test_gaussian_gives_the_p_values_of_chi2() -> None:
+    x = GAUSSIAN.sample(8, seed=2)
+    found = predict(x, density=GAUSSIAN, universes=moments(GAUSSIAN), toys=40_000, seed=3)
+    for row, verdict in zip(x, found, strict=True):
+        offset = row - GAUSSIAN.mean
+        chi2 = offset @ np.linalg.solve(GAUSSIAN.covariance, offset)
+        assert verdict.chi2 == pytest.approx(chi2, rel=1e-9)
+        p = stats.chi2.sf(chi2, 3)
+        assert verdict.p_chi2 == pytest.approx(p)
+        sigma = np.sqrt(p * (1 - p) / 40_000)
+        assert abs(verdict.gaussian.value - p) < 5 * sigma
+        assert abs(verdict.density.value - p) < 5 * sigma
+    assert found.moved == () or len(found.moved) % 2 == 0
+
+
+def test_lognormal_ranks_otherwise_and_says_so() -> None:
+    predictions = {"low": [0.05, 0.05, 0.05], "high": [2.4, 2.4, 2.4]}
+    found = predict(predictions, density=LOGNORMAL, universes=moments(LOGNORMAL), toys=50_000, seed=1)
+    low, high = found
+    assert low.chi2 < high.chi2  # chi2 prefers the low one
+    assert low.p_density < high.p_density  # which a positive cross section hardly reaches
+    assert found.moved == ("low", "high")
+    assert found.order("chi2") == ["low", "high"]
+    assert found.order("density") == ["high", "low"]
+    assert 0.05 in low.changes or 0.01 in low.changes or 0.0027 in low.changes
+    assert "linear" in found.coordinates
+    json.dumps(found.to_dict())
+    head, rows = found.rows()
+    assert all(len(row) == len(head) for row in rows)
+    assert "▼" in str(found)
+    assert "▲" in str(found)
+
+
+def test_log_coordinates_of_a_lognormal_are_chi2_of_the_logs() -> None:
+    x = LOGNORMAL.sample(5, seed=4)
+    found = predict(x, density=LOGNORMAL, universes=moments(LOGNORMAL), toys=40_000, coordinates="log")
+    g = np.log(x) - LOGNORMAL.normal.mean
+    chi2 = np.einsum("ni,ij,nj->n", g, np.linalg.inv(LOGNORMAL.normal.covariance), g)
+    for verdict, p in zip(found, stats.chi2.sf(chi2, 3), strict=True):
+        assert abs(verdict.density.value - p) < 5 * np.sqrt(p * (1 - p) / 40_000) + 1e-9
+
+
+def test_ratio_does_not_depend_on_units() -> None:
+    x, factor = LOGNORMAL.sample(4, seed=5), np.array([1.0, 10.0, 0.1])
+    mean, covariance = moments(LOGNORMAL)
+    first = predict(x, density=LOGNORMAL, universes=(mean, covariance), toys=5000, coordinates="ratio")
+    other = Lognormal.from_moments(mean * factor, covariance * factor[:, None] * factor)
+    second = predict(x * factor, density=other, universes=other.moments(), toys=5000, coordinates="ratio")
+    assert [v.density.count for v in first] == [v.density.count for v in second]
+
+
+@pytest.mark.filterwarnings("ignore::pofx.errors.RangeWarning")
+@pytest.mark.parametrize("density", [GAUSSIAN, MODEL], ids=["closed form", "model"])
+@pytest.mark.parametrize("sigmas", [4.0, 6.0, 8.5])
+def test_far_tail_of_a_gaussian_is_that_of_chi2(density: object, sigmas: float) -> None:
+    axis = np.linalg.cholesky(GAUSSIAN.covariance) @ np.array([1.0, 0.0, 0.0])
+    point = GAUSSIAN.mean + sigmas * axis
+    threshold = float(np.asarray(density.log_prob(point[None]))[0])  # type: ignore[attr-defined]
+    found = far_tail(density, threshold, events=40_000, seed=1)  # type: ignore[arg-type]
+    peak = float(np.asarray(density.log_prob(np.asarray(GAUSSIAN.mean)[None]))[0])  # type: ignore[attr-defined]
+    wanted = stats.chi2.sf(2 * (peak - threshold) if density is GAUSSIAN else sigmas**2, 3)
+    tolerance = 5 * found.error + (0.0 if density is GAUSSIAN else 0.25 * wanted)  # the model's moments are estimates
+    assert abs(found.value - wanted) < tolerance
+    assert found.error < 0.1 * found.value
+
+
+def test_far_tail_agrees_with_counting() -> None:
+    threshold = float(np.quantile(LOGNORMAL.log_prob(LOGNORMAL.sample(200_000, 6)), 0.002))
+    many = LOGNORMAL.log_prob(LOGNORMAL.sample(400_000, 7))
+    p = (many <= threshold).mean()
+    found = far_tail(LOGNORMAL, threshold, events=60_000, seed=2)
+    assert abs(found.value - p) < 5 * np.hypot(found.error, np.sqrt(p / 400_000))
+
+
+def test_far_tail_is_used_where_no_toy_is_below_and_limits_where_it_fails() -> None:
+    point = GAUSSIAN.mean + 9 * np.linalg.cholesky(GAUSSIAN.covariance)[:, 0]
+    (verdict,) = predict(point, density=GAUSSIAN, universes=moments(GAUSSIAN), toys=2000)
+    assert verdict.far is not None
+    assert abs(verdict.far.value - verdict.p_chi2) < 6 * verdict.far.error
+    (plain,) = predict(point, density=GAUSSIAN, universes=moments(GAUSSIAN), toys=2000, far=False)
+    assert plain.limited
+    assert plain.p_density == pytest.approx(1 - 0.05 ** (1 / 2000))
+    with pytest.raises(DataError, match="importance sampling"):
+        far_tail(GAUSSIAN, -1e9, events=2000)
+
+
+def test_singular_covariances_are_not_passed_over() -> None:
+    total = np.random.default_rng(1).normal(size=(500, 2)) @ np.array([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]])
+    found = predict([[0.0, 0.0, 1.0]], density=GAUSSIAN, universes=Universes(total), toys=500, far=False)
+    assert "rank 2 of 3" in found.notes[0]
+    assert found.verdicts[0].ndf == 2
+    assert found.verdicts[0].outside > 0.1
+
+
+def test_bad_input() -> None:
+    options = {"density": GAUSSIAN, "universes": moments(GAUSSIAN)}
+    with pytest.raises(ShapeError, match="expected 3 bins, as the measurement has; got 2"):
+        predict([[1.0, 2.0]], **options)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="at least 100"):
+        predict([GAUSSIAN.mean], toys=3, **options)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="coordinates"):
+        predict([GAUSSIAN.mean], coordinates="cubic", **options)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="log coordinates"):
+        predict([-GAUSSIAN.mean], coordinates="log", **options)  # type: ignore[arg-type]
