@@ -24,7 +24,7 @@ from pofx.metrics.gaussian_statistics import rows_of
 from pofx.metrics.nulls import LEVELS, STATISTICS, Null, gaussian_null, statistics
 from pofx.metrics.pvalues import clopper_pearson
 
-__all__ = ["Culprit", "GaussianCheck", "Quantiles", "Statistic", "check_gaussian"]
+__all__ = ["Culprit", "GaussianCheck", "Quantiles", "Statistic", "check_gaussian", "culprits"]
 
 Floats = NDArray[np.float64]
 TWO_SIDED = ("mardia-kurtosis",)
@@ -239,7 +239,8 @@ def culprits(rows: Floats, names: Sequence[str], seed: int) -> tuple[tuple[Culpr
     """Bins and pairs by the size of their deviation, with p-values for the largest among all of their kind."""
     rows = rows[:MOST]
     n, d = rows.shape
-    root = np.linalg.cholesky(np.corrcoef(rows.T) if d > 1 else np.ones((1, 1)))
+    values, vectors = np.linalg.eigh(np.corrcoef(rows.T) if d > 1 else np.ones((1, 1)))
+    root = vectors * np.sqrt(np.maximum(values, 0.0))  # universes of few parameters have a covariance that is nearly singular
     rng = np.random.default_rng([seed, 2])
     normal = [_moments(rng.standard_normal((n, d)) @ root.T) for _ in range(BOOTSTRAPS)]
     observed = _moments(rows)

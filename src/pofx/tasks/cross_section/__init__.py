@@ -1,0 +1,1 @@
+"""Cross-section measurements beyond the Gaussian covariance: check, density, p-values, fits, releases."""
