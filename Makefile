@@ -21,8 +21,8 @@ TORCH_ARGS := $(shell grep '^torch==' $(PINS)) $(if $(TORCH_INDEX),--index-url $
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.core ## learn a toy density, draw from it, look at it: writes demo-output/
-	$(BIN)/pofx demo --out demo-output $(ARGS)
+demo: $(VENV)/.core ## a simulated cross-section measurement: check, density, p-values, report: writes demo-output/
+	$(BIN)/pofx run cross-section --out demo-output --force $(ARGS)
 
 test: $(VENV)/.dev ## the test suite, without the tests marked slow or gpu
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -m "not slow and not gpu" $(ARGS)

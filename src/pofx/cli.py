@@ -16,6 +16,7 @@ import typer
 from typer import Argument, Option
 
 from pofx import __version__, cli_support
+from pofx.cli_run import runs
 from pofx.cli_support import EXIT_INTERRUPT, check_new, grouped, splitted
 from pofx.errors import ConfigError, MissingExtraError
 
@@ -33,6 +34,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Learn p(x) or p(x | c) from particle-physics data; sample it, score with it.",
 )
+
+app.add_typer(runs)
 
 Force = Annotated[bool, Option("--force", help="Overwrite files that exist.")]
 ModelFile = Annotated[Path, Argument(metavar="MODEL", help="A saved model (.pofx).")]
@@ -329,19 +332,6 @@ def report(
     check_new(out, force)
     fitted = load(model)
     _write_report(fitted, reading.read(data), out)
-
-
-@app.command()
-def demo(
-    out: Annotated[Path, Option("--out", "-o", help="Folder to write to.")],
-    scale: Annotated[Literal["smoke", "cpu"], Option(help="smoke: seconds; cpu: minutes.")] = "cpu",
-) -> None:
-    """Learn a toy density, draw from it, look at it."""
-    from pofx.tasks.demo import run
-
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"{out} is a file; expected the name of a folder")
-    run(out, scale)
 
 
 # ---------------------------------------------------------------------- steps

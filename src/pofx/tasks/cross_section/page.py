@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pofx.metrics.pvalues import PValue
 from pofx.report.bins import bin_spectrum
 from pofx.report.correlation import correlation
 from pofx.report.gaussianity import culprit_bars, mahalanobis_qq, p_values_by_source
@@ -27,6 +28,8 @@ __all__ = ["findings", "table", "write_report"]
 
 LEVEL = 0.01
 """Global p-value below which the universes are called not Gaussian."""
+FLOOR = -2.0
+"""Significances below are drawn here."""
 REACH = 2.5
 """Errors to both sides of a profile."""
 
@@ -95,14 +98,20 @@ def findings(found: Analysis) -> Iterator[tuple[str, str]]:
             f"The density ({_chosen(found)}) describes held-out universes by {gain:.2f} ± {error:.2f} nats each better than the Gaussian.",
         )
     first, second = checked.c2st["density"], checked.c2st["Gaussian"]
-    told = f"{first.accuracy:.3f} ± {first.error:.3f} of the density's universes from held-out ones ({second.accuracy:.3f} ± {second.error:.3f} for the Gaussian; 0.5 is perfect)"
+    told = (
+        f"{first.accuracy:.3f} ± {first.error:.3f} of the density's universes from held-out ones "
+        f"({second.accuracy:.3f} ± {second.error:.3f} for the Gaussian; 0.5 is perfect)"
+    )
     yield ("good" if first.p_value > LEVEL else "worry"), f"A classifier tells {told}."
     if found.verdicts is not None:
         changed = [v.name for v in found.verdicts if v.changes]
         if changed:
             yield (
                 "worry",
-                f"The verdict changes between chi2 and the density for {len(changed)} of {len(found.verdicts)} predictions: {', '.join(changed)}.",
+                (
+                    f"The verdict changes between chi2 and the density for {len(changed)} of {len(found.verdicts)} predictions: "
+                    f"{', '.join(changed)}."
+                ),
             )
         else:
             yield (
@@ -248,7 +257,8 @@ def _gaussianity(report: Report, found: Analysis) -> None:
 def _density(report: Report, found: Analysis) -> None:
     checked, model = _validation(found), found.density
     report.section("Density").text(
-        f"{_chosen(found)}: {model.family!r}. It was compared with held-out universes, which took part neither in the choice nor in the training."
+        f"{_chosen(found)}: {model.family!r}. It was compared with held-out universes, "
+        "which took part neither in the choice nor in the training."
     )
     if found.selection is not None:
         head = ["candidate", "−log p per universe", "gain over the Gaussian", "universes", "folds", "seconds", "remark"]
@@ -278,19 +288,19 @@ def _predictions(report: Report, found: Analysis) -> None:
         return
     head, rows = found.verdicts.rows()
     report.section("Predictions").text(
-        f"chi2 is taken about the measured values with the covariance of the universes; p-values of densities are shares of {found.verdicts.toys} "
-        f"of their own universes that are at most as probable ({found.verdicts.coordinates}). An asterisk marks importance sampling, where fewer than "
-        "ten were; Z is one-sided."
+        "chi2 is taken about the measured values with the covariance of the universes; p-values of densities are shares of "
+        f"{found.verdicts.toys} of their own universes that are at most as probable ({found.verdicts.coordinates}). "
+        "An asterisk marks importance sampling, where fewer than ten were; Z is one-sided."
     )
     report.table(head, rows, "Clopper-Pearson errors of 68 %.")
     shown = {
-        v.name: {"chi2": _by_chi2(v), "Gaussian density": _by_toys(v), "density": _by_density(v)}
+        v.name: {"chi2": _by_chi2(v), "Gaussian density": _by_toys(v.gaussian), "density": _by_density(v)}
         for v in found.verdicts
     }
     report.figure(
         "significances",
         significances(shown),
-        "How strongly each prediction is disfavoured; an arrow: at least so much.",
+        "How strongly each prediction is disfavoured; an arrow: at least so much. What is below −2 is drawn there.",
     )
     for note in found.verdicts.notes:
         report.text(note)
@@ -303,7 +313,8 @@ def _theory(report: Report, found: Analysis) -> None:
     report.section("Fit of the axial mass").table(
         head,
         rows,
-        "One standard deviation: the cost rises by 1. The universes vary the axial mass too, as those of an experiment do, so the errors are larger than those of the data alone.",
+        "One standard deviation: the cost rises by 1. The universes vary the axial mass too, as those of an experiment do, "
+        "so the errors are larger than those of the data alone.",
     )
     curves = {name: fit.profile("axial_mass", reach=REACH) for name, fit in found.fits.items()}
     report.figure("profile", profiles("axial mass [GeV]", curves, found.truth), "Cost above its minimum.")
@@ -318,7 +329,8 @@ def _release(report: Report, found: Analysis) -> None:
         'print(release.p_values("predictions.csv"))',
     ]
     report.section("Release").text(
-        f"The folder {found.release.name} holds the density, its card, central values and covariance, example predictions and the numbers that they must give. "
+        f"The folder {found.release.name} holds the density, its card, central values and covariance, example predictions and the "
+        "numbers that they must give. "
         f"pofx run cross-section --release {found.release.name} --predict FILE judges predictions with it; in Python:"
     ).details("Three lines", "\n".join(lines))
 
@@ -364,19 +376,21 @@ def _score(score: Any) -> list[Any]:
 
 
 def _by_chi2(v: Verdict) -> Significance:
-    return Significance(v.z_chi2, v.z_chi2, v.z_chi2)
+    return _drawn(v.z_chi2, v.z_chi2, v.z_chi2)
 
 
-def _by_toys(v: Verdict) -> Significance:
-    p = v.gaussian
-    return Significance(p.z, p.z_low, p.z_high) if p.count else Significance(p.z_low, p.z_low, p.z_low, limit=True)
+def _by_toys(p: PValue) -> Significance:
+    return _drawn(p.z, p.z_low, p.z_high) if p.count else Significance(p.z_low, p.z_low, p.z_low, limit=True)
 
 
 def _by_density(v: Verdict) -> Significance:
-    if v.far is not None:
-        return Significance(v.far.z, v.far.z, v.far.z)
-    p = v.density
-    return Significance(p.z, p.z_low, p.z_high) if p.count else Significance(p.z_low, p.z_low, p.z_low, limit=True)
+    return _by_toys(v.density) if v.far is None else _drawn(v.far.z, v.far.z, v.far.z)
+
+
+def _drawn(*values: float) -> Significance:
+    """As a figure shows it: a p-value near one has no significance worth the room."""
+    middle, low, high = (max(value, FLOOR) for value in values)
+    return Significance(middle, low, high)
 
 
 def _plain_check(one: SourceCheck) -> dict[str, Any]:

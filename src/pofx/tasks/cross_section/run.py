@@ -242,10 +242,9 @@ def _simulated(size: Scale, seed: int, command: str) -> Analysis:
     begun = time.perf_counter()
     experiment = Experiment(seed=seed)
     bins = list(range(0, len(experiment.columns), size.step))
-    total = experiment.universes(size.universes, seed)
-    sources = {
-        name: experiment.universes(size.by_source, derive_seed(seed, name) % 2**31, name) for name in experiment.sources
-    }
+    counts = np.random.default_rng(derive_seed(seed, "data")).poisson(experiment.data)
+    total = experiment.universes(size.universes, seed, counts=counts)
+    sources = {name: experiment.universes(size.by_source, seed, name, counts) for name in experiment.sources}
     whole = Universes(
         total, experiment.central, experiment.columns, sources, "Simulated muon-neutrino cross section without pions"
     )
