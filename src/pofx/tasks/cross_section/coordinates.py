@@ -21,7 +21,7 @@ from pofx.config import check_choice
 from pofx.errors import DataError
 from pofx.tasks.cross_section.published_measured import Spectrum
 
-__all__ = ["COORDINATES", "Density", "describe", "score"]
+__all__ = ["COORDINATES", "Density", "describe", "ranked", "score"]
 
 Floats = NDArray[np.float64]
 COORDINATES = ("linear", "log", "ratio")
@@ -63,7 +63,12 @@ def describe(coordinates: str, unit: str) -> str:
 
 
 def score(density: Density, x: Floats, coordinates: str, spectrum: Spectrum) -> Floats:
-    """What events ``x``, ``(n, bins)``, are ranked by, ``(n,)``: lower is less probable.
+    """What events ``x``, ``(n, bins)``, are ranked by, ``(n,)``: lower is less probable; see :func:`ranked`."""
+    return ranked(x, np.asarray(density.log_prob(x), np.float64), coordinates, spectrum)
+
+
+def ranked(x: Floats, logp: Floats, coordinates: str, spectrum: Spectrum) -> Floats:
+    """The score of events ``x``, ``(n, bins)``, whose log-densities ``(n,)`` are known.
 
     Parameters
     ----------
@@ -73,7 +78,6 @@ def score(density: Density, x: Floats, coordinates: str, spectrum: Spectrum) -> 
     ------
     DataError for ``"log"`` where a value is not positive and the density there is not zero.
     """
-    logp = np.asarray(density.log_prob(x), np.float64)
     if coordinates == "linear":
         return logp
     if coordinates == "ratio":

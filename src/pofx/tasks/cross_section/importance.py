@@ -1,43 +1,46 @@
-r"""p-values far below one over the number of toys, by importance sampling.
+r"""p-values far below one over the number of toys, by adaptive importance sampling.
 
 With a proposal g that reaches the tail and weights w = q/g,
 
-.. math:: p = P_q(s(X) \le t) = E_g\left[ w(X)\, 1\{s(X) \le t\} \right].
+.. math:: p = P_q(s(X) \le t) = E_g\left[ w(X)\, 1\{s(X) \le t\} \right], \qquad g = \sum_k \pi_k g_k .
 
-For a model with ``decode``, g is the model itself with its normal noise scaled by s, a mixture over scales :math:`s_j` that includes 1;
-the Jacobian cancels, so that :math:`w = N(z; 0, 1) / \sum_j \pi_j N(z; 0, s_j^2)` needs the noise alone. For another density, g is a
-mixture of the density itself and Student-t laws of the mean and covariance of its toys, of several widths. Scales are tried with a
-pilot sample, and those are kept that put events into the tail (defensive mixtures: Hesterberg, Technometrics 37 (1995) 185).
+The laws :math:`g_k` are those of :mod:`~pofx.tasks.cross_section.proposals`; one is always q itself (defensive mixture: Hesterberg,
+Technometrics 37 (1995) 185). The first round takes broadened copies of q. Then laws are fitted to the weighted events of the tail, or of as
+much of the way to it as enough events have come, and so are the shares :math:`\pi_k` (cross-entropy method: Rubinstein, Methodol. Comput.
+Appl. Probab. 1 (1999) 127). Fresh events make the estimate, so the rounds before cannot bias it.
+
+A valley of low density between two peaks is part of the tail. Broader noise does not go there; the bins' own coordinates, which are
+searched too for models that encode and for densities in closed form, do so in few dimensions.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special, stats
+from scipy import linalg, special
 
-from pofx.errors import DataError, RangeWarning
+from pofx.errors import DataError
+from pofx.metrics.pvalues import tail_probability
 from pofx.tasks.cross_section.coordinates import Density
-from pofx.training.noise import derive_seed
+from pofx.tasks.cross_section.proposals import DEGREES, Law, Points, Sampler, Score, shared
 
 __all__ = ["FarTail", "far_tail"]
 
 Floats = NDArray[np.float64]
-Score = Callable[[Floats], Floats]
-RATIO = 1.15
-"""Between neighbouring scales."""
-LARGEST = 12.0
-"""Largest scale."""
 LEAST = 100.0
 """Effective events in the tail below which an estimate is refused."""
-DEGREES = 5
-"""Of freedom of the Student-t proposals."""
+ENOUGH = 40.0
+"""Effective events that laws are fitted to."""
+ROUNDS = 10
+"""At most."""
+OWN = 0.1
+"""Least share of the density itself."""
+APART = 5.0
+"""Errors by which the proposal may differ from plain counting where both work."""
 
 
 @dataclass(frozen=True)
@@ -49,147 +52,164 @@ class FarTail:
     value, error : the p-value and its standard error.
     effective : effective number of proposed events in the tail, (sum w)^2 / sum w^2.
     events : proposed in all.
-    scales : of the proposal.
+    laws : of the proposal: shares and coordinates.
+    pull : (proposal - counting) / error for the hundred least probable plain toys, if the proposal reaches them too; else None.
     """
 
     value: float
     error: float
     effective: float
     events: int
-    scales: tuple[float, ...]
+    laws: tuple[str, ...] = ()
+    pull: float | None = None
 
     @property
     def z(self) -> float:
-        """One-sided significance."""
+        """One-sided significance in standard deviations of a normal law."""
         return -float(special.ndtri(self.value))
+
+    @property
+    def z_error(self) -> float:
+        """Of the significance, to first order: error / phi(z)."""
+        return self.error * math.sqrt(math.tau) * math.exp(0.5 * self.z**2)
 
     def __str__(self) -> str:
         return f"({self.value:.2e} ± {self.error:.0e})"
 
 
 def far_tail(
-    density: Density, threshold: float, score: Score | None = None, *, events: int = 50_000, seed: int = 0
+    density: Density,
+    threshold: float,
+    score: Score | None = None,
+    *,
+    events: int = 50_000,
+    seed: int = 0,
+    counted: Floats | None = None,
 ) -> FarTail:
     """P(score(X) <= threshold) for X of a density, however small.
 
     Parameters
     ----------
-    density : a :class:`pofx.Model` with ``decode``, or anything with ``sample(n, seed=)`` and ``log_prob``.
+    density : a :class:`pofx.Model`, or anything with ``sample(n, seed=)`` and ``log_prob``.
     threshold : of the score.
-    score : of events ``(n, bins)``; the log-density by default.
-    events : proposed in all, of which a tenth is the pilot.
+    score : of events ``(n, bins)`` and their log-densities ``(n,)``; the log-density by default.
+    events : behind the estimate; each round before it takes a fifth of that.
     seed : of the proposal.
+    counted : scores of plain toys of the density, with which the proposal has to agree where both count.
 
     Raises
     ------
-    DataError if fewer than 100 effective events fall into the tail: then nothing is known but an upper limit from plain toys.
+    DataError if fewer than 100 effective events fall into the tail, or if the proposal and ``counted`` differ by five errors: then nothing
+    is known but an upper limit from plain toys.
 
+    >>> from scipy import stats
     >>> from pofx.simulators.densities import CorrelatedGaussian
     >>> truth = CorrelatedGaussian([0.0, 0.0], [[1.0, 0.0], [0.0, 1.0]])
     >>> found = far_tail(truth, float(truth.log_prob([[6.0, 0.0]])[0]), events=20_000)
     >>> bool(abs(found.value - stats.chi2.sf(36.0, 2)) < 5 * found.error)
     True
     """
-    proposal = _Decoded(density) if _decodes(density) else _Student(density, seed)
-    given = score or (lambda x: np.asarray(density.log_prob(x), np.float64))
-
-    def rank(x: Floats) -> Floats:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RangeWarning)  # the far tail lies outside the trained range on purpose
-            return given(x)
-
-    scales = _useful(proposal, rank, threshold, max(events // 10, 1000), derive_seed(seed, "pilot"))
-    x, log_weight = proposal.draw(scales, events, derive_seed(seed, "proposal"))
-    inside = rank(x) <= threshold
-    weight = np.where(inside, np.exp(log_weight), 0.0)
-    total = float(weight.sum())
-    effective = total**2 / float((weight**2).sum()) if total > 0 else 0.0
+    sampler = Sampler(density, score or (lambda _, logp: logp), seed)
+    laws = _adapted(sampler, threshold, max(events // 5, 4000))
+    points = sampler.draw(laws, events, "estimate")
+    value, error, effective = _estimate(points, threshold)
     if effective < LEAST:
         raise DataError(
             f"importance sampling: expected at least {LEAST:.0f} effective events in the tail; got {effective:.1f} of {events}"
         )
-    return FarTail(
-        total / events, float(weight.std(ddof=1)) / math.sqrt(events), effective, events, tuple(map(float, scales))
-    )
+    names = tuple(f"{law.share:.2f} {law.frame.name}" for law in laws)
+    return FarTail(value, error, effective, events, names, _pull(points, threshold, counted))
 
 
-class _Decoded:
-    """A model whose noise is scaled."""
-
-    def __init__(self, model: Any) -> None:
-        self.model = model
-        shapes = model.family.noise_shapes(model.layout)
-        self.normal = [name for name, shape in shapes.items() if shape.kind == "normal"]
-
-    def draw(self, scales: Floats, n: int, seed: int) -> tuple[Floats, Floats]:
-        """Events and the logarithms of their weights."""
-        which = _components(scales, n, seed)
-        parts = [self._block(scales, which[start : start + 8192], seed, start) for start in range(0, n, 8192)]
-        return np.concatenate([x for x, _ in parts]), np.concatenate([w for _, w in parts])
-
-    def _block(self, scales: Floats, which: NDArray[np.intp], seed: int, start: int) -> tuple[Floats, Floats]:
-        import torch
-
-        noise = self.model.noise(len(which), seed=seed, start=start)
-        factor = torch.as_tensor(scales[which])
-        square, count = np.zeros(len(which)), 0
-        for name in self.normal:
-            z = noise[name]
-            z = z * factor.to(z).reshape(-1, *[1] * (z.ndim - 1))
-            noise[name] = z
-            flat = z.double().flatten(1)
-            square, count = square + flat.square().sum(1).cpu().numpy(), count + flat.shape[1]
-        with torch.no_grad():
-            x = self.model.decode(noise)
-        terms = -0.5 * square[:, None] / scales**2 - count * np.log(scales)
-        mixture = special.logsumexp(terms, axis=1) - math.log(len(scales))
-        return np.asarray(x.double().cpu().numpy()), -0.5 * square - mixture
-
-
-class _Student:
-    """The density itself (scale 1), and Student-t laws of its moments times each further scale."""
-
-    def __init__(self, density: Density, seed: int) -> None:
-        self.density = density
-        toys = np.asarray(density.sample(20_000, seed=derive_seed(seed, "moments")), np.float64)
-        self.mean, covariance = toys.mean(0), np.atleast_2d(np.cov(toys.T))
-        self.law = stats.multivariate_t(np.zeros(len(self.mean)), covariance, df=DEGREES)
-
-    def draw(self, scales: Floats, n: int, seed: int) -> tuple[Floats, Floats]:
-        """Events and the logarithms of their weights."""
-        which, rng = _components(scales, n, seed), np.random.default_rng(derive_seed(seed, "events"))
-        own = which == int(np.argmin(np.abs(scales - 1.0)))
-        x = self.mean + scales[which, None] * self.law.rvs(n, random_state=rng).reshape(n, -1)
-        x[own] = self.density.sample(int(own.sum()), seed=derive_seed(seed, "own"))
-        logq = np.asarray(self.density.log_prob(x), np.float64)
-        terms = [
-            logq if abs(s - 1) < 1e-12 else self.law.logpdf((x - self.mean) / s) - len(self.mean) * math.log(s)
-            for s in scales
-        ]
-        return x, logq - (special.logsumexp(np.stack(terms), axis=0) - math.log(len(scales)))
-
-
-def _useful(proposal: _Decoded | _Student, rank: Score, threshold: float, events: int, seed: int) -> Floats:
-    """The scale 1, and those around the one whose events reach the tail with the largest weights."""
-    grid: Floats = RATIO ** np.arange(1 + math.ceil(math.log(LARGEST) / math.log(RATIO)), dtype=np.float64)
-    x, log_weight = proposal.draw(grid, events * 4, seed)
-    inside = rank(x) <= threshold
-    if not inside.any():
-        raise DataError(
-            f"importance sampling: none of {len(x)} proposed events is as improbable; scales up to {grid[-1]:.3g}"
+def _adapted(sampler: Sampler, threshold: float, n: int) -> list[Law]:
+    """Rounds of proposals, each fitted to the tail, or as near to it as enough events of the round before have come."""
+    start = laws = sampler.start()
+    arrived = False
+    for k in range(ROUNDS):
+        points = sampler.draw(laws, n, f"round {k}")
+        level = _level(points, threshold)
+        weight = points.weights(level)
+        kept = _reshared(laws, points.ratios, weight)
+        if arrived and level == threshold:
+            return kept
+        arrived = level == threshold
+        fitted = [law for name in points.coordinates for law in _fitted(sampler.frames[name], points, name, weight)]
+        known = kept if arrived else start
+        laws = shared(
+            [*known, *fitted], np.array([law.share for law in known] + [1 / max(len(fitted), 1)] * len(fitted))
         )
-    weight = np.where(inside, np.exp(log_weight - log_weight[inside].max()), 0.0)
-    which = _components(grid, len(x), seed)
-    shares = np.array([weight[which == k].sum() for k in range(len(grid))])
-    chosen = (shares > 0.02 * shares.max()) | (grid == 1.0)
-    return np.asarray(grid[chosen])
+    if not arrived:
+        raise DataError(f"importance sampling: {ROUNDS} rounds of proposals did not reach scores of {threshold:.6g}")
+    return laws
 
 
-def _components(scales: Floats, n: int, seed: int) -> NDArray[np.intp]:
-    """Which scale each event gets."""
-    return np.random.default_rng(derive_seed(seed, "scales")).integers(len(scales), size=n)
+def _level(points: Points, threshold: float) -> float:
+    """The threshold, or the lowest score below which there are enough effective events."""
+    order = np.argsort(points.score)
+    weight = np.exp(points.log_weight[order])
+    effective = np.cumsum(weight) ** 2 / np.maximum(np.cumsum(weight**2), 1e-300)
+    enough = np.flatnonzero(effective >= ENOUGH)
+    place = int(enough[0]) if len(enough) else len(order) // 10
+    return max(threshold, float(points.score[order][place]))
 
 
-def _decodes(density: Any) -> bool:
-    family = getattr(density, "family", None)
-    return bool(family is not None and family.capabilities.decode)
+def _fitted(frame: Any, points: Points, name: str, weight: Floats) -> list[Law]:
+    """A normal law with the weighted moments of the tail, and one a fifth wider (Student-t in the bins)."""
+    used = weight > 0
+    if not frame.size or used.sum() < 3:
+        return []
+    share = weight[used] / weight.sum()
+    mean, root = _moments(points.coordinates[name][used], share, 1.0 / float((share**2).sum()))
+    return [Law(frame, mean, root), Law(frame, mean, 1.2 * root, math.inf if frame.normal else DEGREES)]
+
+
+def _moments(v: Floats, share: Floats, events: float) -> tuple[Floats, Floats]:
+    """Mean (shrunk to zero) and root of the covariance (shrunk to a multiple of one, OAS: arXiv:0907.4698) of weighted rows."""
+    d = v.shape[1]
+    mean = share @ v
+    square, noise = float(mean @ mean), float(share @ ((v - mean) ** 2).sum(1)) / events
+    mean = mean * max(0.0, 1.0 - noise / max(square, 1e-300))
+    offset = v - mean
+    covariance = (share[:, None] * offset).T @ offset
+    trace, squares = float(np.trace(covariance)), float((covariance**2).sum())
+    spread = (events + 1 - 2 / d) * (squares - trace**2 / d)
+    pull = min(1.0, ((1 - 2 / d) * squares + trace**2) / spread) if spread > 0 else 1.0
+    middle = trace / d * np.eye(d)
+    return mean, linalg.cholesky((1 - pull) * covariance + (pull + 1e-9) * middle, lower=True)
+
+
+def _reshared(laws: list[Law], ratios: Floats, weight: Floats) -> list[Law]:
+    """The laws that matter, with the shares that the tail asks for: a few steps of expectation maximisation."""
+    share, used = np.array([law.share for law in laws]), weight > 0
+    if not used.any():
+        return laws
+    part = weight[used] / weight[used].sum()
+    for _ in range(20):
+        terms = ratios[:, used] + np.log(np.maximum(share, 1e-300))[:, None]
+        share = np.exp(terms - special.logsumexp(terms, axis=0)) @ part
+    keep = share > 0.01
+    keep[0], share[0] = True, max(share[0], OWN)
+    return shared([law for law, good in zip(laws, keep, strict=True) if good], share[keep])
+
+
+def _estimate(points: Points, threshold: float) -> tuple[float, float, float]:
+    """The probability of the tail, its error, and the effective number of events in it."""
+    weight = points.weights(threshold)
+    total, square = float(weight.sum()), float((weight**2).sum())
+    error = float(weight.std(ddof=1)) / math.sqrt(len(weight))
+    return total / len(weight), error, total**2 / square if square > 0 else 0.0
+
+
+def _pull(points: Points, threshold: float, counted: Floats | None) -> float | None:
+    """The proposal against counting for the hundred least probable toys; DataError if they disagree."""
+    if counted is None or len(counted) < 200:
+        return None
+    level = float(np.partition(counted, 99)[99])
+    value, error, effective = _estimate(points, level)
+    if level < threshold or not math.isfinite(level) or effective < LEAST / 4:
+        return None
+    toys = tail_probability(level, counted)
+    pull = (value - toys.value) / math.hypot(error, (toys.high - toys.low) / 2)
+    if abs(pull) > APART:
+        raise DataError(f"importance sampling: the proposal finds {value:.3g} where plain toys count {toys}")
+    return float(pull)

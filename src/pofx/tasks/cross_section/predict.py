@@ -254,7 +254,7 @@ def predict(
     for name, row, value in zip(names, rows, scores, strict=True):
         p, chi2 = tail_probability(float(value), ranks), float(spectrum.chi2(row[None])[0])
         wanted = far and p.count < FEW and np.isfinite(value)
-        tail = _far(density, float(value), coordinates, spectrum, toys, seed) if wanted else None
+        tail = _far(density, float(value), coordinates, spectrum, ranks, seed) if wanted else None
         gaussian, outside = tail_probability(-chi2, -squares), float(spectrum.outside(row[None])[0])
         p_chi2 = float(stats.chi2.sf(chi2, spectrum.rank))
         verdicts.append(Verdict(name, chi2, spectrum.rank, p_chi2, gaussian, p, float(value), tail, outside))
@@ -267,14 +267,15 @@ def predict(
     )
 
 
-def _far(density: Density, value: float, coordinates: str, spectrum: Spectrum, toys: int, seed: int) -> FarTail | None:
-    def rank(x: Floats) -> Floats:
-        return ranking.score(density, x, coordinates, spectrum)
+def _far(
+    density: Density, value: float, coordinates: str, spectrum: Spectrum, counted: Floats, seed: int
+) -> FarTail | None:
+    def rank(x: Floats, logp: Floats) -> Floats:
+        return ranking.ranked(x, logp, coordinates, spectrum)
 
+    events = min(max(len(counted) // 2, 10_000), 100_000)
     try:
-        return far_tail(
-            density, value, rank, events=min(max(toys // 2, 10_000), 100_000), seed=derive_seed(seed, "far tail")
-        )
+        return far_tail(density, value, rank, events=events, seed=derive_seed(seed, "far tail"), counted=counted)
     except DataError as error:
         logger.info("%s; an upper limit is given instead", error)
         return None
