@@ -33,7 +33,7 @@ BAR = 10.0
 """MSE of chi2 over that of the flow."""
 FLOW = pofx.SplineFlow(layers=2, hidden=(128, 128), dropout=0.1)
 TRAINING = pofx.Training(
-    max_epochs=15, max_minutes=5.0, learning_rate=2e-3, weight_decay=0.5, ema=0.999, clip=5.0, progress=False
+    max_epochs=5, max_minutes=5.0, learning_rate=2e-3, weight_decay=0.5, ema=0.999, clip=5.0, progress=False
 )
 KINDS = ("extreme", "moderate")
 

@@ -22,6 +22,7 @@ __all__ = [
     "PofxWarning",
     "RangeWarning",
     "ShapeError",
+    "SolverError",
     "TrainingError",
 ]
 
@@ -72,6 +73,10 @@ class TrainingError(PofxError, RuntimeError):
 
 class DivergenceError(TrainingError, ArithmeticError):
     """A loss, a gradient or a weight became NaN or infinite; the message names the update, the event and the layer."""
+
+
+class SolverError(PofxError, ArithmeticError):
+    """An integration failed: the field is not finite, the step budget is spent, or the step became too small."""
 
 
 class ArtefactError(PofxError, ValueError):

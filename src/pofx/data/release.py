@@ -1,4 +1,4 @@
-"""Published measurements in ROOT files: histograms, matrices, and mean + covariance put together from several of them.
+"""Published measurements in ROOT and text files: histograms, matrices, and mean + covariance put together from several of them.
 
 Shapes are those of numpy: ``TH1`` -> (n,), ``TH2`` -> (nx, ny), matrices -> (rows, columns). A ``TMatrixTSym`` is stored as its upper
 triangle, row by row, and comes out full.
@@ -7,6 +7,7 @@ triangle, row by row, and comes out full.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,15 @@ from pofx.data.files import existing, guard, sniff
 from pofx.data.patterns import close
 from pofx.errors import FormatError, ShapeError
 
-__all__ = ["Histogram", "Release", "read_histogram", "read_matrix", "read_release"]
+__all__ = [
+    "Histogram",
+    "Release",
+    "combined_covariance",
+    "read_histogram",
+    "read_matrix",
+    "read_release",
+    "read_text_matrix",
+]
 
 Floats = npt.NDArray[np.float64]
 
@@ -93,6 +102,54 @@ def _full(elements: Floats, rows: int, columns: int, symmetric: bool, where: str
     return elements.reshape(rows, columns)
 
 
+def read_text_matrix(path: str | os.PathLike[str]) -> Floats:
+    """A matrix ``(rows, columns)`` out of a text file: a table of numbers, or lines ``i j value`` (counted from 0 or from 1).
+
+    Numbers may be separated by spaces, commas, semicolons, ``|`` or a lone ``-``. Lines without a number, and what follows a ``#`` or
+    ``//``, are left out. Of ``i j value`` lines, either all pairs must be there, or each pair once; then the matrix is made symmetric.
+
+    Raises
+    ------
+    FormatError : rows of different lengths, no numbers, or pairs that make no square matrix.
+
+    >>> read_text_matrix("covariance_analysisI.txt").shape  # doctest: +SKIP
+    (67, 67)
+    """
+    full = existing(path)
+    with guard(full, "a matrix of numbers"):
+        rows = [row for line in full.read_text(encoding="utf-8").splitlines() if (row := _numbers(line))]
+        lengths = sorted({len(row) for row in rows})
+        if len(lengths) != 1:
+            raise FormatError(
+                f"expected rows of numbers, all of one length; got lengths {lengths[:5] or 'none at all'}"
+            )
+        table = np.array(rows)
+    return table if (found := _from_pairs(table)) is None else found
+
+
+def _numbers(line: str) -> list[float]:
+    """The numbers of a line; none if there is anything else on it."""
+    words = re.split(r"[\s,;|]+", re.sub(r"(#|//).*", "", line).strip())
+    try:
+        return [float(word) for word in words if word not in ("", "-")]
+    except ValueError:
+        return []
+
+
+def _from_pairs(table: Floats) -> Floats | None:
+    """The matrix that lines ``i j value`` make; None if these are no such lines."""
+    pairs = np.rint(table[:, :2]).astype(int) if table.shape[1] == 3 else np.zeros((0, 2), int)
+    if not len(pairs) or np.any(pairs != table[:, :2]) or pairs.min() not in (0, 1):
+        return None
+    pairs -= pairs.min()
+    size = int(pairs.max()) + 1
+    matrix = np.full((size, size), np.nan)
+    matrix[pairs[:, 0], pairs[:, 1]] = table[:, 2]
+    whole = len(table) == size**2
+    matrix = matrix if whole else np.where(np.isnan(matrix), matrix.T, matrix)
+    return None if len(table) not in (size**2, size * (size + 1) // 2) or np.isnan(matrix).any() else matrix
+
+
 def _object(path: str | os.PathLike[str], key: str, classes: tuple[str, ...]) -> tuple[Path, Any]:
     import uproot
 
@@ -136,14 +193,15 @@ def read_release(
         for key in ([covariance] if isinstance(covariance, str) else covariance)
     ]
     full = np.concatenate(parts)
-    combined = _combined(matrices, [len(part) for part in parts], str(path))
+    combined = combined_covariance(matrices, [len(part) for part in parts], str(path))
     if not np.allclose(combined, combined.T, rtol=1e-6, atol=1e-9 * np.abs(combined).max(initial=0)):
         raise ShapeError(f"{path}: the covariance is not symmetric")
     labels = tuple(f"{name}[{i}]" for name, part in zip(names, parts, strict=True) for i in range(len(part)))
     return Release(full * scale, 0.5 * (combined + combined.T) * scale**2, labels)
 
 
-def _combined(matrices: Sequence[Floats], sizes: Sequence[int], path: str) -> Floats:
+def combined_covariance(matrices: Sequence[Floats], sizes: Sequence[int], path: str) -> Floats:
+    """The sum of matrices of the full size, or block-diagonal ones of the given sizes; ``path`` names them in the ShapeError."""
     total, shapes = sum(sizes), [matrix.shape for matrix in matrices]
     if matrices and all(shape == (total, total) for shape in shapes):
         return np.sum(matrices, axis=0)

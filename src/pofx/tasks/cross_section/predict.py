@@ -82,16 +82,30 @@ class Verdict:
         return self.far is None and self.density.count == 0
 
     @property
+    def interval(self) -> tuple[float, float]:
+        """68 % interval of the density's p-value; from zero to the upper limit at 95 % where only that is known."""
+        if self.far is not None:
+            return self.far.value - self.far.error, self.far.value + self.far.error
+        return (0.0, self.density.upper_limit()) if self.limited else (self.density.low, self.density.high)
+
+    @property
     def changes(self) -> tuple[float, ...]:
-        """Levels on whose two sides chi2 and the density are."""
-        return tuple(level for level in LEVELS if (self.p_chi2 < level) != (self.p_density < level))
+        """Levels on whose two sides chi2 and the density are, the density by more than its counting error."""
+        low, high = self.interval
+        return tuple(level for level in LEVELS if (high < level <= self.p_chi2) or (self.p_chi2 < level <= low))
+
+    @property
+    def open(self) -> tuple[float, ...]:
+        """Levels that the interval of the density's p-value contains: more toys would decide."""
+        low, high = self.interval
+        return tuple(level for level in LEVELS if low < level <= high)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
         far = (
             None
             if self.far is None
-            else {"value": self.far.value, "error": self.far.error, "effective": self.far.effective}
+            else {"value": self.far.value, "error": self.far.error, "z": self.far.z, "effective": self.far.effective}
         )
         return {
             "prediction": self.name,
@@ -106,6 +120,7 @@ class Verdict:
             "score": self.score,
             "outside": self.outside,
             "changes_at": list(self.changes),
+            "open_at": list(self.open),
         }
 
 
@@ -137,12 +152,9 @@ class Verdicts:
         """Names from the most to the least probable, by a method out of :data:`METHODS`."""
         if method not in METHODS:
             raise ConfigError(f"expected a method out of {', '.join(METHODS)}; got {method!r}")
-        key = {
-            "chi2": lambda v: (-v.p_chi2, v.chi2),
-            "Gaussian": lambda v: (-v.gaussian.value, v.chi2),
-            "density": lambda v: (-v.p_density, -v.score),
-        }[method]
-        return [verdict.name for verdict in sorted(self.verdicts, key=key)]
+        if method == "density":  # the p-value rises with the score, which has no counting error
+            return [verdict.name for verdict in sorted(self.verdicts, key=lambda v: -v.score)]
+        return [verdict.name for verdict in sorted(self.verdicts, key=lambda v: v.chi2)]
 
     @property
     def moved(self) -> tuple[str, ...]:
@@ -167,7 +179,9 @@ class Verdicts:
         rows = []
         for v in self.verdicts:
             a, b = first.index(v.name) + 1, second.index(v.name) + 1
-            verdict = f"changes at p = {', '.join(f'{level:g}' for level in v.changes)}" if v.changes else "same"
+            changed, undecided = (", ".join(f"{level:g}" for level in levels) for levels in (v.changes, v.open))
+            verdict = f"changes at p = {changed}" if changed else "same"
+            verdict += f"; open at p = {undecided}" if undecided else ""
             place = f"{a} → {b}" + (" ▲" if b < a else " ▼" if b > a else "")
             rows.append(
                 [
@@ -249,7 +263,7 @@ def predict(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", RangeWarning)
         scores = ranking.score(density, rows, coordinates, spectrum)
-    squares = np.random.default_rng(derive_seed(seed, "Gaussian")).chisquare(spectrum.rank, toys)
+    squares = spectrum.chi2(spectrum.throws(toys, np.random.default_rng(derive_seed(seed, "Gaussian"))))
     verdicts = []
     for name, row, value in zip(names, rows, scores, strict=True):
         p, chi2 = tail_probability(float(value), ranks), float(spectrum.chi2(row[None])[0])
@@ -326,5 +340,5 @@ def _z(v: Verdict) -> str:
     if v.limited:
         return f"> {-float(special.ndtri(v.density.upper_limit())):.2f}"
     if v.far is not None:
-        return f"{v.far.z:.2f}"
+        return f"{v.far.z:.2f} [{v.far.z - v.far.z_error:.2f}, {v.far.z + v.far.z_error:.2f}]"
     return f"{v.density.z:.2f} [{v.density.z_low:.2f}, {v.density.z_high:.2f}]"

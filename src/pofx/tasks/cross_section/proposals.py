@@ -215,7 +215,8 @@ class Sampler:
         shares = np.log([law.share for law in laws])
         weight = -special.logsumexp(ratios + shares[:, None], axis=0)
         possible = logp > -np.inf  # events of probability zero count for nothing
-        score = np.where(possible, self.score(x, logp), np.inf)
+        score = np.full(len(x), np.inf)
+        score[possible] = self.score(x[possible], logp[possible])
         return Points(score, coordinates, ratios, np.where(possible, weight, -np.inf))
 
 
