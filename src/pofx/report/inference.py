@@ -49,7 +49,7 @@ def significances(rows: Mapping[str, Mapping[str, Significance]], thresholds: Se
         figure = new_figure(7.2, 1.4 + 0.42 * len(rows))
         axes = figure.subplots()
         for k, method in enumerate(methods):
-            place = np.arange(len(rows)) + 0.22 * (k - (len(methods) - 1) / 2)
+            place = np.arange(len(rows), dtype=np.float64) + 0.22 * (k - (len(methods) - 1) / 2)
             _points(axes, place, [row[method] for row in rows.values()], k, method)
         for threshold in thresholds:
             axes.axvline(threshold, color=COLOURS["truth"], linewidth=0.7, linestyle=":")

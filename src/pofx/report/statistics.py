@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
+from pofx.metrics.pvalues import clopper_pearson
 from pofx.report.tables import Floats, Table
 
 __all__ = [
@@ -150,15 +151,3 @@ def mean_error(values: Floats, weight: Floats | None = None) -> Mean:
 def smirnov_p_value(distance: float) -> float:
     """The asymptotic p-value of a Kolmogorov-Smirnov distance times sqrt(n m / (n + m))."""
     return float(special.kolmogorov(distance))
-
-
-def clopper_pearson(count: int, trials: int, level: float = 0.682689492137086) -> tuple[float, float]:
-    """The exact central interval of a binomial probability.
-
-    >>> tuple(round(end, 4) for end in clopper_pearson(0, 100))
-    (0.0, 0.0182)
-    """
-    tail = (1 - level) / 2
-    low = 0.0 if count == 0 else float(special.betaincinv(count, trials - count + 1, tail))
-    high = 1.0 if count == trials else float(special.betaincinv(count + 1, trials - count, 1 - tail))
-    return low, high

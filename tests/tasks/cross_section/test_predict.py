@@ -9,8 +9,9 @@ import pytest
 from scipy import stats
 
 from pofx.errors import ConfigError, DataError, ShapeError
+from pofx.metrics.pvalues import PValue, tail_probability
 from pofx.simulators.densities import CorrelatedGaussian, Lognormal, correlation_matrix
-from pofx.tasks.cross_section.predict import predict
+from pofx.tasks.cross_section.predict import Verdict, predict
 from pofx.tasks.cross_section.universes import Universes
 
 ERROR = np.array([0.1, 0.2, 0.3])
@@ -81,6 +82,31 @@ def test_far_tail_is_used_where_no_toy_is_below_and_a_limit_otherwise() -> None:
     (plain,) = predict(point, density=GAUSSIAN, universes=moments(GAUSSIAN), toys=2000, far=False)
     assert plain.limited
     assert plain.p_density == pytest.approx(1 - 0.05 ** (1 / 2000))
+
+
+def verdict(p_chi2: float, density: PValue) -> Verdict:
+    return Verdict("one", 1.0, 1, p_chi2, density, density, -1.0)
+
+
+def test_a_verdict_changes_only_where_counting_decides() -> None:
+    toys = np.arange(1000.0)
+    assert verdict(0.06, tail_probability(19.0, toys)).changes == (0.05,)  # 0.02 is clearly below
+    near = verdict(0.06, tail_probability(47.0, toys))  # 0.048 ± 0.007
+    assert near.changes == ()
+    assert near.open == (0.05,)
+    assert verdict(0.001, tail_probability(99.0, toys)).changes == (0.05, 0.01, 0.0027)
+    limit = verdict(0.5, tail_probability(-1.0, toys[:100]))  # no toy of 100: below 0.0295 at 95 %
+    assert limit.changes == (0.05,)
+    assert limit.open == (0.01, 0.0027)
+
+
+def test_rank_by_the_density_is_that_of_the_score() -> None:
+    """Counting errors must not reorder predictions: with few toys the first three tie at zero."""
+    axis = np.linalg.cholesky(GAUSSIAN.covariance)[:, 0]
+    rows = {f"{k}": GAUSSIAN.mean + k * axis for k in (6.0, 5.0, 7.0, 1.0)}
+    found = predict(rows, density=GAUSSIAN, universes=moments(GAUSSIAN), toys=200, far=False)
+    assert found.order("density") == ["1.0", "5.0", "6.0", "7.0"]
+    assert found.moved == ()
 
 
 def test_singular_covariances_are_not_passed_over() -> None:

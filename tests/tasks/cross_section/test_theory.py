@@ -9,7 +9,7 @@ import pofx
 from pofx.errors import ConfigError, ShapeError
 from pofx.simulators.densities import CorrelatedGaussian
 from pofx.simulators.peelle import Peelle, PeelleUniverses
-from pofx.tasks.cross_section.theory import Chi2Cost, DensityCost, compare_fits, fit_parameters
+from pofx.tasks.cross_section.theory import Chi2Cost, DensityCost, compare_fits, fit_parameters, fit_smoothed
 
 X = np.linspace(0.0, 1.0, 6)
 COVARIANCE = 0.01 * np.eye(6) + 0.02
@@ -83,6 +83,23 @@ def test_peelle_biases_chi2_and_the_linear_density_but_not_the_logarithmic_one()
     assert bias["chi2"] < -0.1
     assert bias["linear"] < -0.1
     assert abs(bias["log"]) < 0.03 + 3 * error["log"]  # to first order s^2 / x^2 = 0.02 remain
+
+
+def test_ripples_do_not_make_the_error() -> None:
+    """A parabola with ripples of 0.3: the smoothed fit gives the parabola's minimum and error, the second derivative does not."""
+    value, covariance = solution()
+
+    class Rippled(Chi2Cost):
+        def __call__(self, *values: float) -> float:
+            return super().__call__(*values) + 0.3 * float(np.sin(400 * values[0]) + np.sin(530 * values[1] + 1.0))
+
+    found = fit_smoothed(Rippled((DATA, COVARIANCE), line), {"offset": 0.9, "slope": 0.4})
+    sigma = np.sqrt(np.diag(covariance))
+    np.testing.assert_allclose(list(found.values.values()), value, atol=0.15 * sigma.min())
+    np.testing.assert_allclose(list(found.errors.values()), sigma, rtol=0.1)
+    assert found.smoothed
+    rough = fit_parameters(Rippled((DATA, COVARIANCE), line), {"offset": 0.9, "slope": 0.4}, minos=False)
+    assert rough.errors["offset"] < 0.5 * sigma[0]
 
 
 def test_table_has_pulls() -> None:

@@ -15,7 +15,7 @@ from pofx.tasks.cross_section.universes import Universes
 
 RNG = np.random.default_rng(1)
 TOTAL = RNG.normal(2.0, 0.2, (300, 4))
-COLUMNS = tuple(Column(f"p{i}", "1e-38 cm2") for i in range(4))
+COLUMNS = (*(Column(f"p{i}", "1e-38 cm2") for i in range(3)), Column("p3", "1e-38 cm2", "bounded", 0.0))
 
 
 def made() -> Universes:
@@ -108,3 +108,24 @@ def test_refits_are_kept(tmp_path: Path) -> None:
     other, _ = refit(universes, pofx.Gaussian(), bins=[1, 3], shape_only=True, cache=tmp_path)
     assert other.layout.features == 1
     assert len(list(tmp_path.glob("*.pofx"))) == 2
+
+
+def narrow(data: pofx.Dataset) -> pofx.Model:
+    return pofx.Gaussian().fit(data)
+
+
+def test_functions_are_known_by_name_or_called_each_time(tmp_path: Path) -> None:
+    universes = made()
+    first, _ = refit(universes, narrow)
+    assert refit(universes, narrow)[0] is first
+    refit(universes, narrow, cache=tmp_path)  # kept in memory, written all the same
+    assert len(list(tmp_path.glob("*.pofx"))) == 1
+    families = [pofx.Gaussian(), pofx.GaussianCopula()]
+    models = [refit(universes, lambda data, family=family: family.fit(data))[0] for family in families]
+    assert [model.family for model in models] == families
+
+
+def test_widths_of_shapes_reach_the_fit() -> None:
+    width = [1.0, 2.0, 1.0, 0.5]
+    _, part = refit(made(), pofx.Gaussian(), shape_only=True, widths=width)
+    np.testing.assert_array_equal(part.total, made().shape_only(width).total)

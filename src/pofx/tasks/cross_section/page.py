@@ -12,7 +12,7 @@ from pofx.metrics.pvalues import PValue
 from pofx.report.bins import bin_spectrum
 from pofx.report.correlation import correlation
 from pofx.report.gaussianity import culprit_bars, mahalanobis_qq, p_values_by_source
-from pofx.report.html import Report
+from pofx.report.html import Level, Report
 from pofx.report.inference import Significance, calibration, profiles, significances
 from pofx.report.logdensity import log_density
 from pofx.report.numbers import Merit, Value
@@ -39,7 +39,7 @@ def write_report(found: Analysis, path: Path) -> Path:
     title = found.universes.title or "Cross-section measurement"
     report = Report(title, f"pofx run cross-section: {len(found.universes)} universes of {found.universes.bins} bins")
     for level, sentence in findings(found):
-        report.finding(level, sentence)  # type: ignore[arg-type]
+        report.finding(level, sentence)
     for section in (_summary, _measurement, _gaussianity, _density, _predictions, _theory, _release):
         section(report, found)
     report.section("Card").details("Everything that is saved with the density", _card(found))
@@ -81,7 +81,7 @@ def table(found: Analysis) -> dict[str, Any]:
     }
 
 
-def findings(found: Analysis) -> Iterator[tuple[str, str]]:
+def findings(found: Analysis) -> Iterator[tuple[Level, str]]:
     """Level and sentence of what matters most."""
     yield from _about_shape(found)
     checked = _validation(found)
@@ -92,7 +92,7 @@ def findings(found: Analysis) -> Iterator[tuple[str, str]]:
             f"No density that was tried describes held-out universes better than the Gaussian (gain {gain:.2f} ± {error:.2f} nats).",
         )
     else:
-        level = "good" if gain > 2 * error else "note"
+        level: Level = "good" if gain > 2 * error else "note"
         yield (
             level,
             f"The density ({_chosen(found)}) describes held-out universes by {gain:.2f} ± {error:.2f} nats each better than the Gaussian.",
@@ -102,12 +102,12 @@ def findings(found: Analysis) -> Iterator[tuple[str, str]]:
         f"{first.accuracy:.3f} ± {first.error:.3f} of the density's universes from held-out ones "
         f"({second.accuracy:.3f} ± {second.error:.3f} for the Gaussian; 0.5 is perfect)"
     )
-    yield ("good" if first.p_value > LEVEL else "worry"), f"A classifier tells {told}."
+    yield ("good" if first.p_value > LEVEL else "warning"), f"A classifier tells {told}."
     if found.verdicts is not None:
         changed = [v.name for v in found.verdicts if v.changes]
         if changed:
             yield (
-                "worry",
+                "warning",
                 (
                     f"The verdict changes between chi2 and the density for {len(changed)} of {len(found.verdicts)} predictions: "
                     f"{', '.join(changed)}."
@@ -120,7 +120,7 @@ def findings(found: Analysis) -> Iterator[tuple[str, str]]:
             )
 
 
-def _about_shape(found: Analysis) -> Iterator[tuple[str, str]]:
+def _about_shape(found: Analysis) -> Iterator[tuple[Level, str]]:
     total = found.checks[TOTAL].found
     sign = "≤" if total.global_p <= total.smallest * 1.001 else "="
     if total.is_gaussian(LEVEL):
@@ -131,7 +131,7 @@ def _about_shape(found: Analysis) -> Iterator[tuple[str, str]]:
     else:
         worst = ", ".join(c.names[0] for c in total.bins[:3])
         yield (
-            "worry",
+            "warning",
             f"The universes are not Gaussian (global p {sign} {total.global_p:.2g}, {total.events} universes); most in {worst}.",
         )
     guilty = [n for n, one in found.checks.items() if n != TOTAL and not one.found.is_gaussian(LEVEL)]

@@ -25,7 +25,7 @@ from pofx.tasks.cross_section.published_measured import prediction_rows
 from pofx.tasks.cross_section.release import publish
 from pofx.tasks.cross_section.release_files import read_predictions
 from pofx.tasks.cross_section.subsets import chosen
-from pofx.tasks.cross_section.theory import Chi2Cost, DensityCost, ParameterFit, fit_parameters
+from pofx.tasks.cross_section.theory import Chi2Cost, DensityCost, ParameterFit, fit_parameters, fit_smoothed
 from pofx.tasks.cross_section.universes import Universes
 from pofx.training.noise import derive_seed
 
@@ -246,7 +246,11 @@ def _simulated(size: Scale, seed: int, command: str) -> Analysis:
     total = experiment.universes(size.universes, seed, counts=counts)
     sources = {name: experiment.universes(size.by_source, seed, name, counts) for name in experiment.sources}
     whole = Universes(
-        total, experiment.central, experiment.columns, sources, "Simulated muon-neutrino cross section without pions"
+        total,
+        experiment.extract(counts),
+        experiment.columns,
+        sources,
+        "Simulated muon-neutrino cross section without pions",
     )
     found = Analysis(whole.select(bins), seed, size, command, simulated=True, bins=bins)
     found.predictions = {name: row[bins] for name, row in experiment.predictions().items()}
@@ -333,7 +337,10 @@ def _fit_theory(found: Analysis, asked: Settings) -> None:
 
     costs = {"chi2": Chi2Cost(found.universes, prediction), "density": DensityCost(found.density, prediction)}
     options: dict[str, Any] = {"limits": {"axial_mass": (0.6, 1.8)}, "steps": {"axial_mass": 0.02}}
-    found.fits = {name: fit_parameters(cost, {"axial_mass": 1.0}, **options) for name, cost in costs.items()}
+    found.fits = {
+        "chi2": fit_parameters(costs["chi2"], {"axial_mass": 1.0}, **options),
+        "density": fit_smoothed(costs["density"], {"axial_mass": 1.0}, **options),
+    }
     found.truth = next(p.nominal for p in experiment.parameters if p.name == "axial_mass")
 
 

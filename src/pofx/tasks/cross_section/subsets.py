@@ -43,6 +43,7 @@ def refit(
     *,
     bins: Sequence[int] | None = None,
     shape_only: bool = False,
+    widths: ArrayLike | None = None,
     training: Training | None = None,
     cache: str | Path | None = None,
 ) -> tuple[Model, Universes]:
@@ -50,9 +51,9 @@ def refit(
 
     Parameters
     ----------
-    family : what learns; or a function from a data set to a model (a choice among families, for example), which is called each time
-        the universes are new to this process and to the folder.
-    bins, shape_only : see :func:`chosen`.
+    family : what learns; or a function from a data set to a model (a choice among families, for example). A function of a module is known
+        by its name there, and not called again for the same universes; any other callable is called each time.
+    bins, shape_only, widths : see :func:`chosen`.
     training : how a family is trained.
     cache : folder for fitted models; a model of the same universes, bins, family and training is loaded from there.
 
@@ -62,25 +63,35 @@ def refit(
     >>> model is refit(universes, pofx.Gaussian(), bins=[0, 2])[0], some.names
     (True, ('bin0', 'bin2'))
     """
-    part = chosen(universes, bins, shape_only)
-    key = _key(part, family, training)
-    if key in _KEPT:
-        return _KEPT[key], part
+    part = chosen(universes, bins, shape_only, widths)
+    name = _name(family)
+    if name is None:
+        return _fit(part, family, training), part
+    key = _key(part, name, training)
     path = None if cache is None else Path(cache) / f"{key}.pofx"
-    if path is not None and path.exists():
-        model = load(path)
-    else:
-        data = part.dataset()
-        model = family(data) if callable(family) else family.fit(data, training=training)
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            model.save(path)
-    _KEPT[key] = model
-    return model, part
+    if key not in _KEPT:
+        _KEPT[key] = load(path) if path is not None and path.exists() else _fit(part, family, training)
+    if path is not None and not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _KEPT[key].save(path)
+    return _KEPT[key], part
 
 
-def _key(part: Universes, family: Any, training: Training | None) -> str:
-    name = getattr(family, "__qualname__", repr(family)) if callable(family) else to_plain(family)
+def _fit(part: Universes, family: Any, training: Training | None) -> Model:
+    data = part.dataset()
+    model: Model = family(data) if callable(family) else family.fit(data, training=training)
+    return model
+
+
+def _name(family: Any) -> Any:
+    """What a family or function is known by; None for what has no name of its own (lambdas, closures, partial applications)."""
+    if not callable(family):
+        return to_plain(family)
+    name = getattr(family, "__qualname__", "<")
+    return None if "<" in name or hasattr(family, "__self__") else f"{family.__module__}:{name}"
+
+
+def _key(part: Universes, name: Any, training: Training | None) -> str:
     settings = None if training is None else training.to_dict()
     text = json.dumps([part.fingerprint, list(part.names), name, settings], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:24]

@@ -134,13 +134,17 @@ class Universes:
         return cls(np.asarray(data.arrays().x, np.float64), columns=_columns(columns) or names, title=full.stem)
 
     def write(self, path: str | os.PathLike[str]) -> Path:
-        """An HDF5 file that :meth:`read` reads: ``total``, ``central``, ``sources/NAME``, names and units as attributes."""
+        """An HDF5 file that :meth:`read` reads: ``total``, ``central``, ``sources/NAME``, and as attributes the columns, title and notes."""
         target = Path(path)
         with atomic(target) as scratch, h5py.File(scratch, "w") as file:
             for name, rows in {"total": self.total, "central": self.central, **self._named()}.items():
                 file.create_dataset(name, data=rows)
             file.attrs["columns"] = [column.name for column in self.columns]
             file.attrs["units"] = [column.unit for column in self.columns]
+            file.attrs["types"] = [column.type for column in self.columns]
+            for end in ("low", "high"):
+                ends = (getattr(column, end) for column in self.columns)
+                file.attrs[end] = [np.nan if value is None else value for value in ends]
             file.attrs["title"], file.attrs["notes"] = self.title, list(self.notes)
         return target
 
@@ -302,8 +306,14 @@ def _from_arrays(
 
 
 def _written(attributes: Mapping[str, Any]) -> tuple[Column, ...]:
-    names, units = (attributes.get(key, ()) for key in ("columns", "units"))
-    return tuple(Column(str(name), str(unit)) for name, unit in zip(names, units, strict=len(units) > 0))
+    """The columns as :meth:`Universes.write` declares them."""
+    names = attributes.get("columns", ())
+    rest = {"units": "", "types": "real", "low": np.nan, "high": np.nan}
+    parts = [attributes.get(key, [default] * len(names)) for key, default in rest.items()]
+    return tuple(
+        Column(str(name), str(unit), str(kind), *(None if np.isnan(end) else float(end) for end in ends))  # type: ignore[arg-type]
+        for name, unit, kind, *ends in zip(names, *parts, strict=True)
+    )
 
 
 def _get(found: Mapping[str, Any], name: str, path: Path) -> Any:
