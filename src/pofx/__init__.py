@@ -14,11 +14,14 @@ from pofx.errors import PofxError
 if TYPE_CHECKING:
     from pofx.artefact import load
     from pofx.data import Dataset, read, write
+    from pofx.metrics.c2st import c2st
     from pofx.models.copula import GaussianCopula
     from pofx.models.flows import AutoregressiveFlow, CouplingFlow, SplineFlow
     from pofx.models.gaussian import Gaussian
+    from pofx.models.hybrid import HybridFlow
     from pofx.models.mixture import GaussianMixture
     from pofx.models.model import Model
+    from pofx.models.selection import select
     from pofx.training.settings import Training
 
 __version__ = "0.1.0"
@@ -30,11 +33,14 @@ _LAZY = {
     "Gaussian": "pofx.models.gaussian",
     "GaussianCopula": "pofx.models.copula",
     "GaussianMixture": "pofx.models.mixture",
+    "HybridFlow": "pofx.models.hybrid",
     "Model": "pofx.models.model",
     "SplineFlow": "pofx.models.flows",
     "Training": "pofx.training.settings",
+    "c2st": "pofx.metrics.c2st",
     "load": "pofx.artefact",
     "read": "pofx.data",
+    "select": "pofx.models.selection",
     "write": "pofx.data",
 }
 
@@ -47,13 +53,16 @@ __all__ = [
     "Gaussian",
     "GaussianCopula",
     "GaussianMixture",
+    "HybridFlow",
     "Model",
     "PofxError",
     "SplineFlow",
     "Training",
     "__version__",
+    "c2st",
     "load",
     "read",
+    "select",
     "write",
 ]
 

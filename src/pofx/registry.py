@@ -21,6 +21,7 @@ _FAMILIES: dict[str, str] = {
     "coupling-flow": "pofx.models.flows:CouplingFlow",
     "autoregressive-flow": "pofx.models.flows:AutoregressiveFlow",
     "spline-flow": "pofx.models.flows:SplineFlow",
+    "hybrid-flow": "pofx.models.hybrid:HybridFlow",
 }
 
 

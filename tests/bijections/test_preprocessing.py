@@ -474,7 +474,17 @@ def test_auto_takes_logs_only_where_they_help() -> None:
     ]
 
 
-@pytest.mark.parametrize("method", ["auto", "standardise", "whiten", "gaussianise"])
+def test_log_needs_less_evidence_than_auto_and_does_not_whiten() -> None:
+    """150 events of a log-normal of moderate width; a Gaussian of the same moments beside it keeps its scale."""
+    a = normal(150, 5)
+    x = torch.stack([(0.35 * a[:, 0]).exp(), 1 + 0.3 * a[:, 1], a[:, 2]], 1)
+    field = Field("vector", (3,), tuple(Column(name) for name in ("lognormal", "gaussian", "signed")))
+    first = [word.split("(")[0].split(" ")[0] for word in build_preprocessing(field, x, method="log").describe()]
+    assert first == ["log", "standardise", "standardise"]
+    assert not any("log" in word or "white" not in word for word in build_preprocessing(field, x).describe())
+
+
+@pytest.mark.parametrize("method", ["auto", "standardise", "log", "whiten", "gaussianise"])
 def test_scale_equivariance(method: str) -> None:
     x = torch.stack([normal()[:, 0].exp(), normal(seed=9)[:, 1]], 1)
     scale = 1e-39

@@ -64,6 +64,7 @@ CASES = {
         Case("coupling-flow", FLOW),
         Case("autoregressive-flow", FLOW),
         Case("spline-flow", FLOW),
+        Case("hybrid-flow", {**FLOW, "directions": 1}),
     )
 }
 

@@ -42,7 +42,10 @@ __all__ = [
     "preprocessing_from_config",
 ]
 
-Method = Literal["auto", "standardise", "whiten", "gaussianise", "affine", "none"]
+Method = Literal["auto", "standardise", "log", "whiten", "gaussianise", "affine", "none"]
+
+LOG_ERRORS = {"auto": 5.0, "log": 1.0}
+"""Standard errors by which a logarithm has to suit a real column better than none, for the methods that ask."""
 
 
 class Preprocessing(Chain):
@@ -94,7 +97,8 @@ def build_preprocessing(
     that to all but the periodic columns, ``"whiten"`` also decorrelates them (Cholesky), ``"gaussianise"`` maps each to a standard
     normal instead. ``"auto"`` is ``"whiten"`` with two differences: a real column whose training values have all one sign is put on a
     logarithmic scale where a Gaussian describes that better by more than five standard errors; and a singular covariance gives a
-    warning instead of an error, and no whitening.
+    warning instead of an error, and no whitening. ``"log"`` is ``"standardise"`` with such logarithms, where they are better by more than
+    one standard error.
 
     Raises :class:`DataError` for constant columns and for values outside declared ranges; :class:`NonFiniteError` for NaN.
 
@@ -135,7 +139,7 @@ def _fit_vector(
 ) -> None:
     """Append and fit the steps, each on what the one before gives."""
     x = _append(result, _dequantise(columns), x, weight)
-    signs = _log_signs(x, weight) if method == "auto" else [0] * len(columns)
+    signs = _log_signs(x, weight, LOG_ERRORS[method]) if method in LOG_ERRORS else [0] * len(columns)
     x = _append(result, _by_type(columns, signs), x, weight)
     x = _append(result, _standardise(columns), x, weight)
     try:
@@ -200,7 +204,7 @@ def _last_step(columns: Sequence[Column], method: str) -> Bijection | None:
     where = _straight(columns)
     if method == "gaussianise":
         return _on(where, columns, lambda: Gaussianise(len(where)))
-    if method == "standardise" or len(where) < 2:
+    if method in ("standardise", "log") or len(where) < 2:
         return None
     return _on(where, columns, lambda: Whitening(len(where), names=[columns[i].name for i in where]))
 
@@ -229,11 +233,11 @@ def _support(column: Column, log_sign: int) -> tuple[float | None, float | None]
     return column.low, high
 
 
-def _log_signs(x: Tensor, weight: Tensor | None) -> list[int]:
+def _log_signs(x: Tensor, weight: Tensor | None, errors: float) -> list[int]:
     r"""+1 (-1) for each column that is all positive (negative) and significantly closer to log-normal than to normal, otherwise 0.
 
     Per event, :math:`d_i = \log N(\log|x_i|) - \log|x_i| - \log N(x_i)`, each Gaussian with its own fitted moments; the test is
-    :math:`\bar d > 5\,\sigma(\bar d)`.
+    :math:`\bar d > k\,\sigma(\bar d)` with k standard ``errors``.
     """
     sign = torch.where((x > 0).all(0), 1, 0) - torch.where((x < 0).all(0), 1, 0)
     usable = (sign != 0).nonzero().flatten()
@@ -245,7 +249,7 @@ def _log_signs(x: Tensor, weight: Tensor | None) -> list[int]:
     difference = _log_normal(logs, weight) - logs - _log_normal(candidates, weight)
     mean = share @ difference
     error = ((share @ (difference - mean).square()) * share.square().sum()).sqrt()
-    better = torch.zeros_like(sign).index_copy(0, usable, (mean > 5 * error).to(sign.dtype))
+    better = torch.zeros_like(sign).index_copy(0, usable, (mean > errors * error).to(sign.dtype))
     return cast(list[int], (sign * better).tolist())
 
 

@@ -367,8 +367,9 @@ def _read(path: Any, context: Any, weight: Any) -> Dataset:
     )
 
 
-def check_trainable(data: Dataset) -> Dataset:
-    """The data, if they can be trained on: no constant column, more rows than columns; else a ``DataError`` that says what to do."""
+def check_trainable(data: Dataset, *, few_rows: bool = False) -> Dataset:
+    """The data, if they can be trained on: no constant column, more rows than columns (unless ``few_rows`` are enough, as for a shrunk
+    covariance); else a ``DataError`` that says what to do."""
     constant = data.summary.constant
     if constant:
         drop = ", ".join(repr(f"!{name}") for name in constant[:12])
@@ -377,6 +378,6 @@ def check_trainable(data: Dataset) -> Dataset:
             f"leave them out with columns=[{drop}{', ...' if len(constant) > 12 else ''}] or data.select([...])"
         )
     width = sum(form.size for form in data.spec.values() if form.kind == "vector")
-    if len(data) <= width:
+    if len(data) <= (1 if few_rows else width):
         raise DataError(f"{data.origin}: expected more rows than columns; got {len(data)} rows of {width} columns")
     return data

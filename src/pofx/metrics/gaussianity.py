@@ -3,8 +3,9 @@ r"""Is it Gaussian? A sample against the normal law that is fitted to it.
 Every statistic is compared with what it gives on normal data that are fitted and whitened in the same way
 (:mod:`~pofx.metrics.nulls`): a normal law that is fitted to a sample and then judged against that sample, or against another one of the
 same size, does not look exact, and the bootstrap knows by how much. p-values are (1 + more extreme) / (1 + replicas), valid for any number
-of replicas; the global one is the smallest of them, calibrated on the same replicas. Which bins and pairs carry a deviation is asked of
-standardised columns, against normal data with the correlation of this sample.
+of replicas. The global one is the smallest of them, calibrated on the same replicas; where several data sets share a smallest p-value, as
+those at the end of a null do, the larger pull counts as more extreme. Which bins and pairs carry a deviation is asked separately
+(:mod:`~pofx.metrics.gaussianity_culprits`).
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special
 
-from pofx.classifiers.base import Classifier
+from pofx.classifiers import Classifier, classifier
 from pofx.classifiers.polynomial import PolynomialClassifier
 from pofx.errors import ConfigError, ShapeError
 from pofx.metrics.gaussian_statistics import rows_of
+from pofx.metrics.gaussianity_culprits import Culprit, culprits
 from pofx.metrics.nulls import LEVELS, STATISTICS, Null, gaussian_null, statistics
 from pofx.metrics.pvalues import clopper_pearson
 
@@ -30,10 +31,6 @@ Floats = NDArray[np.float64]
 TWO_SIDED = ("mardia-kurtosis",)
 GLOBAL = 5
 """So many of :data:`STATISTICS` enter the global p-value; the accuracy is quoted only."""
-MOST = 4000
-"""Rows, the first so many, that single bins and pairs are looked at with."""
-BOOTSTRAPS = 200
-"""Of bins and pairs."""
 
 
 @dataclass(frozen=True)
@@ -72,31 +69,6 @@ class Quantiles:
     high68: Floats
     low95: Floats
     high95: Floats
-
-
-@dataclass(frozen=True)
-class Culprit:
-    """A bin, or a pair of bins, and how far it is from normal.
-
-    Attributes
-    ----------
-    names : one or two bins.
-    what : ``"skewness"``, ``"kurtosis"`` (excess), ``"squares"`` (dependence of the squares beyond the correlation),
-        ``"bent"`` (dependence of one on the square of the other).
-    value, pull : and in standard deviations on normal data of the same correlation.
-    p_value : of the largest such pull among all bins (or pairs).
-    """
-
-    names: tuple[str, ...]
-    what: str
-    value: float
-    pull: float
-    p_value: float
-
-    def __str__(self) -> str:
-        return (
-            f"{' × '.join(self.names)}: {self.what} {self.value:+.3f} ({self.pull:+.1f} sigma, p = {self.p_value:.3g})"
-        )
 
 
 @dataclass(frozen=True)
@@ -153,7 +125,7 @@ def check_gaussian(
     x: ArrayLike,
     *,
     names: Sequence[str] | None = None,
-    judge: Classifier | None = None,
+    judge: str | Classifier | None = None,
     replicas: int = 300,
     seed: int = 0,
     cache: bool | Path = True,
@@ -165,7 +137,8 @@ def check_gaussian(
     ----------
     x : ``(n, d)``, n > d + 1.
     names : of the columns.
-    judge : classifier of the two-sample test; :class:`~pofx.classifiers.polynomial.PolynomialClassifier` by default.
+    judge : of the two-sample test: ``"network"``, ``"trees"``, or a config; by default a quick one for smooth deviations,
+        :class:`~pofx.classifiers.polynomial.PolynomialClassifier`. The null trains it once per replica.
     replicas : of the null; the smallest p-value is 1 / (1 + replicas).
     seed : of the split, the normal sample and the bootstrap of bins and pairs.
     cache : where nulls are kept, see :func:`~pofx.metrics.nulls.gaussian_null`.
@@ -185,7 +158,7 @@ def check_gaussian(
     known = tuple(names) if names is not None else tuple(f"x{i}" for i in range(rows.shape[1]))
     if len(known) != rows.shape[1]:
         raise ShapeError(f"names: expected {rows.shape[1]}; got {len(known)}")
-    chosen = judge or PolynomialClassifier()
+    chosen = PolynomialClassifier() if judge is None else classifier(judge)
     values, quantiles = statistics(rows, chosen, seed)
     n, d = rows.shape
     null = gaussian_null(n, d, chosen, replicas, cache)
@@ -198,94 +171,39 @@ def check_gaussian(
 def _compared(values: Floats, null: Null) -> tuple[tuple[Statistic, ...], float]:
     """Every statistic with its p-value, and the global one.
 
-    Observed and bootstrap values are one pool of replicas + 1 exchangeable data sets on normal data; each has its p-values within the
-    pool, the smallest of them, and the rank of that.
+    Observed and bootstrap values are one pool of replicas + 1 data sets, exchangeable on normal data: each has p-values within the pool,
+    and a global one from the rank of the smallest of them.
     """
     pool = np.concatenate([values[None], null.values])
-    p = np.stack([_ranks(pool[:, k], name in TWO_SIDED) for k, name in enumerate(STATISTICS)], axis=1)
-    smallest = p[:, :GLOBAL].min(1)
-    best = float((smallest <= smallest[0]).mean())
-    found = []
-    for k, name in enumerate(STATISTICS):
-        low, high = clopper_pearson(round(p[0, k] * len(pool)) - 1, len(null))
-        column = null.values[:, k]
-        found.append(
-            Statistic(
-                name, float(values[k]), float(p[0, k]), low, high, float(column.mean()), float(column.std(ddof=1))
-            )
-        )
-    return tuple(found), best
+    pull = (pool - pool.mean(0)) / np.maximum(pool.std(0), 1e-300)
+    p = np.stack([_shares(pull[:, k], name in TWO_SIDED) for k, name in enumerate(STATISTICS)], axis=1)
+    pull = np.where([name in TWO_SIDED for name in STATISTICS], np.abs(pull), pull)
+    best = float(_lexical(p[:, :GLOBAL].min(1), -pull[:, :GLOBAL].max(1))[0])
+    rows = zip(STATISTICS, values, p[0], null.values.T, strict=True)
+    return tuple(_statistic(name, float(value), float(share), column) for name, value, share, column in rows), best
 
 
-def _ranks(pool: Floats, two_sided: bool) -> Floats:
-    """Share of the pool at least as extreme as each member, ``(replicas + 1,)``; upwards, or twice that of the nearer side."""
-    order = np.sort(pool)
-    above = 1 - np.searchsorted(order, pool, side="left") / len(pool)
+def _statistic(name: str, value: float, p: float, null: Floats) -> Statistic:
+    low, high = clopper_pearson(round(p * (len(null) + 1)) - 1, len(null))
+    return Statistic(name, value, p, low, high, float(null.mean()), float(null.std(ddof=1)))
+
+
+def _shares(pull: Floats, two_sided: bool) -> Floats:
+    """Share of the pool at least as extreme as each member, ``(replicas + 1,)``: as large, or as far towards its own side."""
+    order, size = np.sort(pull), len(pull)
+    above = size - np.searchsorted(order, pull, side="left")
     if not two_sided:
-        return np.asarray(above)
-    below = np.searchsorted(order, pool, side="right") / len(pool)
-    return np.asarray(np.minimum(1.0, 2 * np.minimum(above, below)))
+        return np.asarray(above / size)
+    below = np.searchsorted(order, pull, side="right")
+    return _lexical(np.minimum(above, below), -np.abs(pull))
+
+
+def _lexical(first: ArrayLike, second: ArrayLike) -> Floats:
+    """Share of the pool at most as large as each member by ``first``, ties by ``second``, ``(replicas + 1,)``."""
+    _, rank, count = np.unique(np.stack([first, second], axis=1), axis=0, return_inverse=True, return_counts=True)
+    return np.asarray(np.cumsum(count)[rank.ravel()] / count.sum())
 
 
 def _quantiles(observed: Floats, null: Null) -> Quantiles:
     low95, low68, median, high68, high95 = np.quantile(null.quantiles, [0.025, 0.16, 0.5, 0.84, 0.975], axis=0)
     return Quantiles(LEVELS, observed, median, low68, high68, low95, high95)
-
-
-# ---------------------------------------------------------------------------------------------- bins and pairs
-
-
-def culprits(rows: Floats, names: Sequence[str], seed: int) -> tuple[tuple[Culprit, ...], tuple[Culprit, ...]]:
-    """Bins and pairs by the size of their deviation, with p-values for the largest among all of their kind."""
-    rows = rows[:MOST]
-    n, d = rows.shape
-    values, vectors = np.linalg.eigh(np.corrcoef(rows.T) if d > 1 else np.ones((1, 1)))
-    root = vectors * np.sqrt(np.maximum(values, 0.0))  # universes of few parameters have a covariance that is nearly singular
-    rng = np.random.default_rng([seed, 2])
-    normal = [_moments(rng.standard_normal((n, d)) @ root.T) for _ in range(BOOTSTRAPS)]
-    observed = _moments(rows)
-    bins = _largest(observed[:2], [m[:2] for m in normal], ("skewness", "kurtosis"), names)
-    if d == 1:
-        return bins, ()
-    return bins, _largest(observed[2:], [m[2:] for m in normal], ("squares", "bent"), names)
-
-
-def _moments(rows: Floats) -> tuple[Floats, Floats, Floats, Floats]:
-    """Skewness and excess kurtosis ``(d,)``; of normal scores, dependence of the squares and of one on the other's square ``(d, d)``.
-
-    Normal scores leave the marginals out, so that a skewed bin does not appear again in all its pairs.
-    """
-    z = (rows - rows.mean(0)) / rows.std(0)
-    n = len(z)
-    rank = np.argsort(np.argsort(rows, axis=0), axis=0)
-    u = special.ndtri((rank + 0.5) / n)
-    u = u / u.std(0)
-    square = u**2 - 1
-    linear = u.T @ u / n
-    squares = np.triu(square.T @ square / n - 2 * linear**2, 1)
-    bent = u.T @ square / n
-    np.fill_diagonal(bent, 0.0)
-    return (z**3).mean(0), (z**4).mean(0) - 3, squares, bent
-
-
-def _largest(
-    observed: Sequence[Floats],
-    normal: Sequence[Sequence[Floats]],
-    what: Sequence[str],
-    names: Sequence[str],
-    most: int = 30,
-) -> tuple[Culprit, ...]:
-    flat = np.concatenate([values.ravel() for values in observed])
-    drawn = np.stack([np.concatenate([values.ravel() for values in one]) for one in normal])
-    mean, spread = drawn.mean(0), drawn.std(0)
-    spread = np.where(spread > 1e-12, spread, np.inf)
-    pull = (flat - mean) / spread
-    largest = np.sort(np.abs((drawn - mean) / spread).max(1))
-    found = []
-    for at in np.argsort(-np.abs(pull), kind="stable")[:most]:
-        kind, place = divmod(int(at), observed[0].size)
-        index = np.unravel_index(place, observed[0].shape)
-        above = len(largest) - int(np.searchsorted(largest, abs(pull[at]), side="left"))
-        p = (1 + above) / (1 + len(largest))
-        found.append(Culprit(tuple(names[int(i)] for i in index), what[kind], float(flat[at]), float(pull[at]), p))
-    return tuple(found)

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from pofx.classifiers.base import Classifier
 from pofx.config import to_plain
 from pofx.data.files import atomic
+from pofx.errors import ConfigError
 from pofx.metrics.gaussian_statistics import henze_zirkler_of, mardia_of, radial, whitened
 from pofx.metrics.scores import accuracy, area, scored
 
@@ -87,7 +88,16 @@ def gaussian_null(n: int, d: int, judge: Classifier, replicas: int, cache: bool 
     judge : classifier of the two-sample test.
     replicas : bootstrap data sets; replica k has the seed (version, n, d, k), so that more replicas extend fewer.
     cache : True for the usual folder, a path for another one, False for memory alone.
+
+    Raises
+    ------
+    ConfigError if the judge cannot name its null: it has to be a frozen dataclass of numbers and strings.
+
+    >>> from pofx.classifiers.polynomial import PolynomialClassifier
+    >>> gaussian_null(30, 2, PolynomialClassifier(), 20, cache=False).values.shape
+    (20, 6)
     """
+    _settings(judge)
     folder = None if cache is False else cache_folder() if cache is True else Path(cache)
     frozen: Any = judge
     return _null(n, d, frozen, replicas, folder)
@@ -107,7 +117,7 @@ def _null(n: int, d: int, judge: Any, replicas: int, folder: Path | None) -> Nul
     if path is not None and path.exists():
         try:
             return _read(path, replicas)
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
             logger.warning("%s is damaged (%s) and is made again", path, error)
     made = [_replica(n, d, judge, k) for k in range(replicas)]
     null = Null(np.stack([values for values, _ in made]), np.stack([quantiles for _, quantiles in made]))
@@ -122,8 +132,18 @@ def _replica(n: int, d: int, judge: Classifier, k: int) -> tuple[Floats, Floats]
 
 
 def _name(n: int, d: int, judge: Any, replicas: int) -> str:
-    settings = json.dumps(to_plain(judge), sort_keys=True)
-    return f"v{VERSION}-{n}-{d}-{replicas}-{hashlib.sha256(settings.encode()).hexdigest()[:12]}"
+    return f"v{VERSION}-{n}-{d}-{replicas}-{hashlib.sha256(_settings(judge).encode()).hexdigest()[:12]}"
+
+
+def _settings(judge: Any) -> str:
+    """What a null depends on beside its size: the judge, and the pofx that trains it."""
+    from pofx import __version__
+
+    try:
+        hash(judge)
+    except TypeError:
+        raise ConfigError(f"judge: expected a frozen configuration; got {judge!r}") from None
+    return json.dumps([__version__, to_plain(judge)], sort_keys=True)
 
 
 def _read(path: Path, replicas: int) -> Null:

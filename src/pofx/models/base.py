@@ -117,8 +117,8 @@ class Family(ABC):
     Parameters
     ----------
     preprocess : ``"auto"`` (per column by its declared type and, for positive columns, log where the likelihood says so; then
-        standardised and whitened), ``"whiten"``, ``"standardise"``, ``"gaussianise"``, ``"affine"`` (shift and scale alone, whatever
-        the type) or ``"none"``.
+        standardised and whitened), ``"whiten"``, ``"standardise"``, ``"log"`` (standardised, with logs), ``"gaussianise"``, ``"affine"``
+        (shift and scale alone, whatever the type) or ``"none"``.
     """
 
     name: ClassVar[str]
@@ -133,6 +133,22 @@ class Family(ABC):
     @abstractmethod
     def phases(self, layout: Layout) -> tuple[Phase, ...]:
         """What training does, in order."""
+
+    def structure(self, layout: Layout, events: Events) -> Mapping[str, Any]:
+        """Facts about the data that the body's structure depends on, JSON-able: what becomes ``layout.extra`` before :meth:`build`.
+
+        Parameters
+        ----------
+        layout : without ``extra``.
+        events : the events that preprocessing was fitted on, of the training split alone: tensors in latent coordinates, with context and
+            weights. A warm start keeps the structure of its model, and events that are made on the fly give none.
+        """
+        return {}
+
+    @property
+    def few_events(self) -> bool:
+        """Whether no more events than columns are enough to fit this config (a shrunk covariance)."""
+        return False
 
     def noise_shapes(self, layout: Layout) -> Mapping[str, NoiseShape]:
         """The noise that :meth:`decode` needs per event; by default one standard normal per number of the only field."""

@@ -57,6 +57,11 @@ class GaussianCopula(Family):
         if self.knots is not None:
             check_at_least(self, 4, "knots")
 
+    @property
+    def few_events(self) -> bool:
+        """With shrinkage, correlations of fewer events than columns are positive definite too."""
+        return self.shrinkage not in ("none", 0)
+
     def build(self, layout: Layout) -> nn.Module:
         return CopulaBody(Joint(layout), self.knots or _knots(layout.events))
 

@@ -6,13 +6,14 @@ import datetime
 import math
 import platform
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from pofx.config import to_plain
-from pofx.data import Dataset, as_dataset, concat
+from pofx.data import Dataset, as_dataset, check_trainable, concat
 from pofx.data.events import Events
 from pofx.data.spec import EventSpec, spec_to_dict
 from pofx.errors import CapabilityError, ConfigError
@@ -22,7 +23,7 @@ from pofx.models.model import Model
 from pofx.models.saving import fingerprint
 from pofx.training.contract import Source
 from pofx.training.loop import train
-from pofx.training.noise import derive_seed
+from pofx.training.noise import Noise, derive_seed
 from pofx.training.resampling import Angular, learn_positive_weights
 from pofx.training.settings import Training
 from pofx.training.sources import DatasetSource
@@ -73,10 +74,13 @@ def prepare_fit(
     training = _own_precision(family, training)
     if family.capabilities.teacher and teacher is None:
         raise CapabilityError(f"{type(family).__name__} is a student: give fit(..., teacher=model)")
-    dataset = None if _is_source(data) else as_dataset(data, context, weight)
+    dataset = None if _is_source(data) else as_dataset(data, context, weight, trainable=False)
+    if dataset is not None:
+        check_trainable(dataset, few_rows=family.few_events)
     spec, context_spec = (data.spec, data.context_spec) if dataset is None else (dataset.spec, dataset.context_spec)
     _check_kinds(family, spec, context_spec)
-    preprocess, context_preprocess = _preprocessing(family, dataset, spec, context_spec, training.seed, init)
+    sample = None if dataset is None or init is not None else to_tensors(_sample(dataset.train, training.seed))
+    preprocess, context_preprocess = _preprocessing(family, sample, spec, context_spec, init)
     layout = Layout(
         spec,
         context_spec,
@@ -90,6 +94,8 @@ def prepare_fit(
         raise CapabilityError(
             f"{type(family).__name__} cannot keep periodic columns periodic; use SplineFlow, or declare them bounded"
         )
+    if sample is not None:
+        layout = _structured(family, layout, sample, preprocess, context_preprocess, training.seed)
     fitted = Fitted(preprocess, context_preprocess, _seeded_body(family, layout, training))
     if init is not None:
         _warm_start(fitted, init, family)
@@ -138,17 +144,28 @@ def _check_kinds(family: Family, spec: EventSpec, context: EventSpec | None) -> 
 
 
 def _preprocessing(
-    family: Family, dataset: Dataset | None, spec: EventSpec, context: EventSpec | None, seed: int, init: Model | None
+    family: Family, sample: Events | None, spec: EventSpec, context: EventSpec | None, init: Model | None
 ) -> tuple[Preprocess, Preprocess]:
     if init is not None:
         return init.fitted.preprocess, init.fitted.context
-    if dataset is None:
+    if sample is None:
         return Preprocess.identity(spec), Preprocess.identity(context or {})
-    sample = to_tensors(_sample(dataset.train, seed))
     events = Preprocess.from_data(spec, sample, family.preprocess, sample.weight)
     if context is None or sample.context is None:
         return events, Preprocess()
     return events, Preprocess.from_data(context, sample.context, "standardise", sample.weight)
+
+
+def _structured(
+    family: Family, layout: Layout, sample: Events, preprocess: Preprocess, context: Preprocess, seed: int
+) -> Layout:
+    """The layout with what the family finds in the sample, in latent coordinates (see :meth:`Family.structure`)."""
+    if type(family).structure is Family.structure:
+        return layout
+    noise = Noise(seed, torch.arange(len(sample)), dtype=torch.float64, scope="structure")
+    given = None if sample.context is None else sample.context.replace(fields=context.to_latent(sample.context)[0])
+    latent = sample.replace(fields=preprocess.to_latent(sample, noise)[0], context=given)
+    return replace(layout, extra=dict(family.structure(layout, latent)))
 
 
 def _sample(train: Dataset, seed: int) -> Events:

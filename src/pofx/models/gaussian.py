@@ -61,6 +61,11 @@ class Gaussian(Family):
     def __post_init__(self) -> None:
         check_shrinkage(self)
 
+    @property
+    def few_events(self) -> bool:
+        """With shrinkage, a covariance of fewer events than columns is positive definite too."""
+        return self.shrinkage not in ("none", 0)
+
     def build(self, layout: Layout) -> nn.Module:
         return JointNormal(Joint(layout))
 

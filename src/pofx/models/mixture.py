@@ -209,7 +209,9 @@ class _Estimator:
     def _trial(self, sample: Pieces, count: int, number: int) -> tuple[Components, float]:
         seed = derive_seed(self.seed, "mixture", count, number)
         rows, weight = next(iter(sample))
-        return self._run(_start(rows, weight, self.total, count, number, seed), sample, self.family.trial_iterations)
+        start = _start(rows, weight, self.total, count, number, seed)
+        start = start._replace(covariance=start.covariance + self._floor.diag())
+        return self._run(start, sample, self.family.trial_iterations)
 
     def _run(
         self, start: Components, rows: Pieces, iterations: int, tolerance: float | None = None
@@ -217,13 +219,18 @@ class _Estimator:
         found, trace = expectation_maximisation(
             start,
             rows,
-            floor=self.family.regularise * self.total.covariance.diagonal(),
+            floor=self._floor,
             events=self.total.events,
             diagonal=self.family.covariance == "diagonal",
             tolerance=self.family.tolerance if tolerance is None else tolerance,
             iterations=iterations,
         )
         return found, trace[-1]
+
+    @property
+    def _floor(self) -> Tensor:
+        """What is added to the variances of every component."""
+        return self.family.regularise * self.total.covariance.diagonal()
 
     def _free(self, components: int) -> int:
         """How many numbers the components have."""
@@ -250,14 +257,15 @@ def expectation_maximisation(
     -------
     The mixture, and the mean log-likelihood before every iteration and after the last one.
     """
-    found, trace = start, []
+    found, trace, before = start, [], 0
     for _ in range(iterations + 1):
         proposal, likelihood = _iterate(found, rows, floor, events, diagonal)
         trace.append(likelihood)
-        same = len(trace) > 1 and len(proposal.weight) == len(found.weight)
+        # a component that is dropped leaves its events behind: no likelihood to compare with
+        same = len(proposal.weight) == len(found.weight) == before
         if len(trace) > iterations or (same and trace[-1] - trace[-2] < tolerance):
             break
-        found = proposal
+        found, before = proposal, len(found.weight)
     return found, trace
 
 

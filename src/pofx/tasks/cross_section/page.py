@@ -316,6 +316,12 @@ def _theory(report: Report, found: Analysis) -> None:
         "One standard deviation: the cost rises by 1. The universes vary the axial mass too, as those of an experiment do, "
         "so the errors are larger than those of the data alone.",
     )
+    if "density, log" in found.fits:
+        report.text(
+            "Universes about measured values spread in proportion to them: bins that fluctuated down have small errors, and chi2 and "
+            "the density per unit of the cross section pull the fit to where they are low (Peelle's puzzle). The density per unit "
+            "of the logarithm does not."
+        )
     curves = {name: fit.profile("axial_mass", reach=REACH) for name, fit in found.fits.items()}
     report.figure("profile", profiles("axial mass [GeV]", curves, found.truth), "Cost above its minimum.")
 

@@ -335,12 +335,12 @@ def _fit_theory(found: Analysis, asked: Settings) -> None:
     def prediction(axial_mass: float) -> Floats:
         return np.asarray(spline(axial_mass))
 
-    costs = {"chi2": Chi2Cost(found.universes, prediction), "density": DensityCost(found.density, prediction)}
     options: dict[str, Any] = {"limits": {"axial_mass": (0.6, 1.8)}, "steps": {"axial_mass": 0.02}}
-    found.fits = {
-        "chi2": fit_parameters(costs["chi2"], {"axial_mass": 1.0}, **options),
-        "density": fit_smoothed(costs["density"], {"axial_mass": 1.0}, **options),
-    }
+    start, positive = {"axial_mass": 1.0}, bool((found.universes.total > 0).all())
+    found.fits["chi2"] = fit_parameters(Chi2Cost(found.universes, prediction), start, **options)
+    for coordinates in ("linear", "log") if positive else ("linear",):
+        cost = DensityCost(found.density, prediction, coordinates=coordinates)
+        found.fits[f"density, {coordinates}"] = fit_smoothed(cost, start, **options)
     found.truth = next(p.nominal for p in experiment.parameters if p.name == "axial_mass")
 
 

@@ -134,7 +134,7 @@ class Universes:
         return cls(np.asarray(data.arrays().x, np.float64), columns=_columns(columns) or names, title=full.stem)
 
     def write(self, path: str | os.PathLike[str]) -> Path:
-        """An HDF5 file that :meth:`read` reads: ``total``, ``central``, ``sources/NAME``, and as attributes the columns, title and notes."""
+        """An HDF5 file that :meth:`read` reads: ``total``, ``central``, ``sources/NAME``; columns, title and notes as attributes."""
         target = Path(path)
         with atomic(target) as scratch, h5py.File(scratch, "w") as file:
             for name, rows in {"total": self.total, "central": self.central, **self._named()}.items():
@@ -204,6 +204,9 @@ class Universes:
 
     def shape_only(self, widths: ArrayLike | None = None) -> Universes:
         r"""Shapes alone: :math:`y_i = x_i / \sum_j x_j \Delta_j`, without the last bin, which the others fix.
+
+        With it the covariance would be singular. Which bin is left out changes neither chi2 nor the ranking by a density per unit of y: the
+        missing one is a linear function of the others, so that densities change by a constant.
 
         Parameters
         ----------
