@@ -1,9 +1,9 @@
 """C2ST under the null: p-values of two samples of one law are uniform, for six sizes and dimensions, both judges, 200 repetitions each.
 
-Columns are normal and lognormal in turn, so that the judges see skewed ones. A p-value is that of the first split, so one split is made. The
-value is the p-value of a Kolmogorov-Smirnov test of the 200 against the uniform law, which itself is uniform: it has no error, and the bar
-is 0.01 / 6. Beside it: how many p-values are at most 0.05 (with the 68 % interval), the mean accuracy, and the standard deviation of the
-accuracies over the floor's. Repetition i has seed 1000 i + row.
+Columns are normal and lognormal in turn, so that the judges see skewed ones. A p-value is that of the first split, so one split is made.
+The value is the p-value of a Kolmogorov-Smirnov test of the 200 against the uniform law, which itself is uniform: it has no error,
+and the bar is 0.01 / 6. Beside it: how many p-values are at most 0.05 (with the 68 % interval), the mean accuracy, and the standard
+deviation of the accuracies over the floor's. Repetition i has seed 1000 i + row.
 """
 
 import math

@@ -140,7 +140,7 @@ def select(
 
     >>> import numpy as np, pofx
     >>> x = np.random.default_rng(1).lognormal(size=(200, 2))
-    >>> pofx.select(x, candidates={"normal": pofx.Gaussian(), "in logs": pofx.Gaussian(preprocess="auto")}).chosen
+    >>> pofx.select(x, candidates={"normal": pofx.Gaussian(), "in logs": pofx.Gaussian(preprocess="log")}).chosen
     'in logs'
     """
     if folds < 2 or (minutes is not None and not minutes > 0):
