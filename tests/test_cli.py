@@ -176,7 +176,7 @@ def test_version_and_help(run: Any) -> None:
         code, out, _ = run(*words)
         assert code == 0
         assert "logprob" in out
-    for verb in ("fit", "sample", "logprob", "info", "list", "report", "demo"):
+    for verb in ("fit", "sample", "logprob", "info", "list", "report", "run"):
         assert run(verb, "--help")[0] == 0
 
 

@@ -30,7 +30,7 @@ NAME = "03_mixture50"
 SEEDS = (1, 2, 3)
 SPLIT = (0.95, 0.05, 0.0)
 MINUTES = 30.0
-AUTO_MINUTES = 6.0
+AUTO_MINUTES = 5.0
 """That auto may take: a mixture is found long before."""
 JUDGE = NetworkClassifier(hidden=(500, 500))
 BARS = {"r": 0.99, "r2": 0.98, "c2st": 0.55}
@@ -64,7 +64,7 @@ PLAIN = pofx.Training(progress=False)
 LONG = pofx.Training(
     max_epochs=60, max_minutes=29.0, learning_rate=2e-3, weight_decay=0.5, ema=0.999, clip=5.0, progress=False
 )
-SHORT = LONG.replace(max_epochs=8, max_minutes=4.0)
+SHORT = LONG.replace(max_epochs=8, max_minutes=2.5)
 SETTINGS = {
     "chi2": Setting(None, PLAIN),
     "gaussian": Setting(pofx.Gaussian(), PLAIN),

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import logging
-from pathlib import Path
-
 import numpy as np
 import pytest
 from scipy import stats
 
-from pofx.classifiers.polynomial import PolynomialClassifier
 from pofx.errors import ConfigError, DataError, NonFiniteError, ShapeError
-from pofx.metrics import nulls
 from pofx.metrics.gaussian_statistics import henze_zirkler, mardia, radial, squared_mahalanobis, whitened
-from pofx.metrics.gaussianity import check_gaussian
-from pofx.metrics.nulls import gaussian_null
-
-JUDGE = PolynomialClassifier()
+from pofx.metrics.gaussianity import GLOBAL, GaussianCheck, _compared, check_gaussian
+from pofx.metrics.gaussianity_culprits import _pulls, culprits
+from pofx.metrics.nulls import LEVELS, STATISTICS, Null
+from pofx.simulators.densities import correlation_matrix
 
 
 def skewed(n: int, d: int, seed: int) -> np.ndarray:
@@ -62,22 +57,13 @@ def test_statistics_do_not_depend_on_units_or_mixing() -> None:
     np.testing.assert_allclose(squared_mahalanobis(moved), squared_mahalanobis(x), rtol=1e-8)
 
 
-def test_moments_of_the_null_are_those_in_the_books() -> None:
-    n, d = 400, 5
-    values = gaussian_null(n, d, JUDGE, 150, cache=False).values
-    kurtosis = values[:, 2]
-    error = np.sqrt(8 * d * (d + 2) / n / 150)
-    assert abs(kurtosis.mean() - d * (d + 2) * (n - 1) / (n + 1)) < 5 * error
-    skewness = n * values[:, 1] / 6  # chi2 with d (d + 1) (d + 2) / 6 degrees of freedom for large n
-    assert abs(skewness.mean() / 35 - 1) < 0.1
+def quick(x: np.ndarray, seed: int = 0, replicas: int = 99) -> GaussianCheck:
+    return check_gaussian(x, replicas=replicas, seed=seed, cache=False, locate=False)
 
 
 def test_p_values_are_uniform_on_normal_data() -> None:
     root = np.linalg.cholesky(0.5 * np.eye(4) + 0.5)
-    found = [
-        check_gaussian(np.random.default_rng([6, k]).normal(size=(80, 4)) @ root.T, replicas=400, seed=k, cache=False)
-        for k in range(60)
-    ]
+    found = [quick(np.random.default_rng([6, k]).normal(size=(80, 4)) @ root.T, k, 400) for k in range(60)]
     names = [s.name for s in found[0].statistics]
     p = {name: [check[name].p_value for check in found] for name in names} | {
         "global": [check.global_p for check in found]
@@ -87,9 +73,51 @@ def test_p_values_are_uniform_on_normal_data() -> None:
         assert stats.ks_2samp(values, uniform).pvalue > 0.01 / len(p), name
 
 
+def made_null(replicas: int, seed: int = 1) -> Null:
+    """Correlated statistics with a law of our own."""
+    rng = np.random.default_rng(seed)
+    values = rng.standard_normal((replicas, len(STATISTICS))) + rng.standard_normal((replicas, 1))
+    return Null(values, np.zeros((replicas, len(LEVELS))))
+
+
+@pytest.mark.parametrize("at", range(GLOBAL))
+def test_one_extreme_statistic_is_enough(at: int) -> None:
+    """However many statistics there are, the replicas set the smallest global p-value."""
+    null = made_null(99)
+    values = null.values.mean(0)
+    values[at] += 20.0
+    found, p = _compared(values, null)
+    assert p == found[at].p_value == pytest.approx(0.01)
+
+
+def test_the_global_p_value_is_uniform_where_the_statistics_are_exchangeable() -> None:
+    """Each of 500 data sets against the others: its global p-value is one of 1/500, 2/500, ..., each once."""
+    values = made_null(500).values
+    p = [_compared(row, Null(np.delete(values, k, 0), np.zeros((499, 1))))[1] for k, row in enumerate(values)]
+    np.testing.assert_allclose(np.sort(p), np.arange(1, 501) / 500)
+
+
+def test_kurtosis_counts_on_both_sides() -> None:
+    """Few events that fill a cube have too little of it, Student's t has too much."""
+    rng = np.random.default_rng(10)
+    for x, sign in ((rng.uniform(size=(300, 3)), -1), (rng.standard_t(5, size=(300, 3)), 1)):
+        found = quick(x)["mardia-kurtosis"]
+        assert found.p_value == pytest.approx(0.01)
+        assert found.pull * sign > 3
+
+
+def test_judges_go_by_name() -> None:
+    x = np.random.default_rng(11).normal(size=(60, 2))
+    found = check_gaussian(x, judge="trees", replicas=19, cache=False, locate=False)
+    assert found["mardia-skewness"] == quick(x, replicas=19)["mardia-skewness"]
+    assert found["c2st"] != quick(x, replicas=19)["c2st"]
+    with pytest.raises(ConfigError, match="classifier"):
+        check_gaussian(x, judge="astrologer", replicas=19, cache=False)
+
+
 def test_lognormal_data_are_recognised() -> None:
     x = np.exp(0.3 * np.random.default_rng(7).normal(size=(600, 6)))
-    found = check_gaussian(x, replicas=99, cache=False)
+    found = quick(x)
     assert found.global_p == pytest.approx(0.01)
     assert not found.is_gaussian(0.02)
     assert found["mardia-skewness"].pull > 5
@@ -110,24 +138,52 @@ def test_the_planted_bin_and_pair_are_named() -> None:
     assert found.bins[-1].p_value > 0.05
 
 
+def test_pulls_are_against_all_others() -> None:
+    values = np.random.default_rng(12).normal(size=(7, 3))
+    values[:, 2] = 1.0  # does not vary
+    rest = [np.delete(values[:, :2], k, 0) for k in range(7)]
+    expected = np.stack([(values[k, :2] - r.mean(0)) / r.std(0, ddof=1) for k, r in enumerate(rest)])
+    np.testing.assert_allclose(_pulls(values), np.column_stack([expected, np.zeros(7)]), rtol=1e-9)
+
+
+def test_culprits_are_chosen_at_random_on_normal_data() -> None:
+    """The p-values of the largest of 10 bins and of 90 pairs are uniform, whatever the correlation."""
+    root = np.linalg.cholesky(correlation_matrix(10))
+    names = [str(i) for i in range(10)]
+    found = [culprits(np.random.default_rng([13, k]).normal(size=(60, 10)) @ root.T, names, k) for k in range(80)]
+    for kind in range(2):
+        p = [check[kind][0].p_value for check in found]
+        assert stats.kstest(p, "uniform").pvalue > 0.01 / 2
+
+
+def test_values_of_culprits_are_moments_and_mixed_moments() -> None:
+    x = np.random.default_rng(14).gamma(2.0, size=(400, 2))
+    bins, pairs = culprits(x, ["a", "b"], 1)
+    u = stats.norm.ppf((stats.rankdata(x, axis=0) - 0.5) / 400)
+    u /= u.std(0)
+    expected = {
+        (("a",), "skewness"): stats.skew(x[:, 0]),
+        (("b",), "kurtosis"): stats.kurtosis(x[:, 1]),
+        (("a", "b"), "squares"): np.cov(u.T**2, ddof=0)[0, 1] - 2 * (u[:, 0] * u[:, 1]).mean() ** 2,
+        (("b", "a"), "bent"): (u[:, 1] * u[:, 0] ** 2).mean(),
+    }
+    found = {(c.names, c.what): c.value for c in (*bins, *pairs)}
+    assert len(found) == 4 + 3
+    for key, value in expected.items():
+        assert found[key] == pytest.approx(value, rel=1e-9), key
+
+
+def test_one_column_has_no_pairs() -> None:
+    found = check_gaussian(np.random.default_rng(15).exponential(size=(100, 1)), replicas=19, cache=False)
+    assert found.pairs == ()
+    assert found.bins[0].p_value < 0.01
+
+
 def test_quantiles_lie_in_the_band() -> None:
-    qq = check_gaussian(np.random.default_rng(9).normal(size=(400, 3)), replicas=99, cache=False).qq
+    qq = quick(np.random.default_rng(9).normal(size=(400, 3))).qq
     inside = (qq.observed >= qq.low95) & (qq.observed <= qq.high95)
     assert inside.mean() > 0.6
     assert (np.diff(qq.median) >= 0).all()
-
-
-def test_cache_is_the_same_as_computing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    first = gaussian_null(30, 2, JUDGE, 20, cache=tmp_path)
-    (path,) = tmp_path.glob("*.npz")
-    nulls._null.cache_clear()
-    np.testing.assert_array_equal(gaussian_null(30, 2, JUDGE, 20, cache=tmp_path).values, first.values)
-    nulls._null.cache_clear()
-    path.write_bytes(path.read_bytes()[:-50])
-    with caplog.at_level(logging.WARNING, logger="pofx.metrics.nulls"):
-        np.testing.assert_array_equal(gaussian_null(30, 2, JUDGE, 20, cache=tmp_path).values, first.values)
-    assert "damaged" in caplog.text
-    np.testing.assert_array_equal(gaussian_null(30, 2, JUDGE, 25, cache=False).values[:20], first.values)
 
 
 @pytest.mark.parametrize(

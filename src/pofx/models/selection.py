@@ -35,8 +35,8 @@ logger = logging.getLogger(__name__)
 ONE_SPLIT, SCREEN, HELD = 20_000, 20_000, 10_000
 """More events than the first get one split; so many are screened on; at most so many are held out in the end (and at most a tenth)."""
 
-SCREENING = 0.3
-"""Share of the time for screening."""
+SCREENING, LATEST = 0.3, 0.6
+"""Share of the time left that flows have for being screened; screening ends at the latest after this share of all the time."""
 
 VALIDATION = 0.1, 0.05
 """Share of the training events that decide when to stop, for K folds and for one split."""
@@ -185,7 +185,7 @@ class _Search:
     def in_folds(self, folds: int) -> Selection:
         """K folds, and a fit of the chosen one to everything."""
         splits = splits_of(self.pool, folds, self.seed)
-        trials, chosen = self._compare(self.candidates, splits, self.deadline)
+        trials, chosen = self._compare(self.candidates, splits)
         words = f"{rule()}; {folds} folds of {len(self.pool)} events"
         return self._selection(self._refitted(chosen), chosen.name, _scores(trials, splits), words)
 
@@ -193,11 +193,10 @@ class _Search:
         """Screening on a part of the events, then the finalists on all but a few."""
         part = held_out(self.pool, min(1.0, SCREEN / len(self.pool)), self.seed, "screen").held
         screen = [held_out(part, 0.25, self.seed, "score")]
-        until = self.deadline - 60 * (self.minutes or 0.0) * (1 - SCREENING)
-        screened, _ = self._compare(self.candidates, screen, until)
+        screened, _ = self._compare(self.candidates, screen, screening=True)
         names = finalists(screened, screen)
         final = [held_out(self.pool, min(0.1, HELD / len(self.pool)), self.seed, "final")]
-        trials, chosen = self._compare({name: self.candidates[name] for name in names}, final, self.deadline)
+        trials, chosen = self._compare({name: self.candidates[name] for name in names}, final)
         scores = {one.name: _noted(one, f"screened on {len(part)} events") for one in _scores(screened, screen)}
         scores |= {one.name: one for one in _scores(trials, final)}
         words = f"{rule()}; the best of a screening on {len(part)} events, with {len(final[0].held)} of {len(self.pool)} events held out"
@@ -209,13 +208,15 @@ class _Search:
     # ------------------------------------------------------------------ the comparison
 
     def _compare(
-        self, candidates: Mapping[str, Candidate], splits: Sequence[Split], until: float
+        self, candidates: Mapping[str, Candidate], splits: Sequence[Split], screening: bool = False
     ) -> tuple[list[Trial], Trial]:
         """Every candidate in its turn, and the one that the rule chooses."""
         trials = [Trial(name, candidate) for name, candidate in candidates.items()]
+        until = self.deadline - 60 * (self.minutes or 0.0) * (1 - LATEST) * screening
         choice: Trial | None = None
         for number, trial in enumerate(trials):
-            self._try(trial, choice, splits, until, len(trials) - number)
+            share = (SCREENING if screening else 1.0) / (len(trials) - number)
+            self._try(trial, choice, splits, until, share)
             if trial.refused is not None:
                 logger.warning("%s is out: %s", trial.name, trial.refused)
             elif trial.eligible and (choice is None or replaces(trial, choice, splits)):
@@ -226,17 +227,20 @@ class _Search:
             raise DataError(f"{self.data.origin}: none of the candidates can be fitted: {reasons}")
         return trials, choice
 
-    def _try(self, trial: Trial, choice: Trial | None, splits: Sequence[Split], until: float, left: int) -> None:
-        """Train and score on one split after the other, until all are done or the case is clear."""
+    def _try(self, trial: Trial, choice: Trial | None, splits: Sequence[Split], until: float, share: float) -> None:
+        """Train and score on one split after the other, until all are done or the case is clear. A training gets its part of the time
+        left: ``share`` is that of the candidate, and of K folds there will be one fit more."""
         begun = time.monotonic()
         for number, split in enumerate(splits):
-            if choice is not None and (begun > until or time.monotonic() > until):
+            now = time.monotonic()
+            if choice is not None and now > until:
                 trial.note, trial.dropped = "the time was spent", True
                 break
+            fits = len(splits) - number + (len(splits) > 1)
             try:
                 trial.trained = _trains(trial.candidate.family, self.data)
-                share = self._share(until, left, len(splits) - number, len(splits))
-                trial.model = self._fit(trial, split.training(self.validation if trial.trained else 0.0), share)
+                data = split.training(self.validation if trial.trained else 0.0)
+                trial.model = self._fit(trial, data, 0.95 * (self.deadline - now) * share / fits)
                 trial.values.append(score(trial.model, split))
             except FAILURES as error:
                 trial.refused = f"{type(error).__name__}: {error}"
@@ -244,11 +248,6 @@ class _Search:
             if choice is not None and decided(trial, choice, splits):
                 break
         trial.seconds += time.monotonic() - begun
-
-    @staticmethod
-    def _share(until: float, candidates: int, folds: int, of: int) -> float:
-        """Seconds for one fit: what is left, shared with the folds to come, one fit of each later candidate, and (for K folds) the last."""
-        return 0.95 * (until - time.monotonic()) / (candidates - 1 + folds + (of > 1))
 
     def _fit(self, trial: Trial, data: Dataset, seconds: float) -> Model:
         """One fit, in at most so many seconds if there is a limit."""

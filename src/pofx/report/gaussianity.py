@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pofx.errors import DataError
@@ -14,12 +15,16 @@ from pofx.report.style import COLOURS, escaped, new_figure, shortened, style
 __all__ = ["culprit_bars", "mahalanobis_qq", "p_values_by_source"]
 
 
+ACROSS = 3
+"""Panels in a row."""
+
+
 def mahalanobis_qq(found: Mapping[str, Quantiles]) -> Figure:
     """Quantiles of the squared Mahalanobis distance against their median on normal data, divided by it, with the bands of normal data.
 
     Parameters
     ----------
-    found : name -> quantiles, one panel each; at most six to a row.
+    found : name -> quantiles, one panel each.
 
     >>> level = np.linspace(0, 1, 11)
     >>> one = Quantiles(level, level, level, level, level, level, level)
@@ -29,48 +34,35 @@ def mahalanobis_qq(found: Mapping[str, Quantiles]) -> Figure:
     if not found:
         raise DataError("expected at least one set of quantiles; got none")
     with style():
-        across = min(len(found), 3)
-        down = -(-len(found) // across)
+        across, down = min(len(found), ACROSS), -(-len(found) // ACROSS)
         figure = new_figure(3.4 * across, 2.7 * down + 0.2)
         panels = figure.subplots(down, across, squeeze=False, sharey=True).ravel()
-        for axes, (name, q) in zip(panels, found.items(), strict=False):
-            x = np.maximum(q.median, 1e-300)
-            axes.fill_between(
-                q.median,
-                q.low95 / x,
-                q.high95 / x,
-                color=COLOURS["train"],
-                alpha=0.3,
-                linewidth=0,
-                label="normal, 95 %",
-            )
-            axes.fill_between(
-                q.median,
-                q.low68 / x,
-                q.high68 / x,
-                color=COLOURS["train"],
-                alpha=0.5,
-                linewidth=0,
-                label="normal, 68 %",
-            )
-            axes.plot(q.median, q.observed / x, "o", color=COLOURS["model"], markersize=2.5, label="universes")
-            axes.axhline(1.0, color=COLOURS["truth"], linewidth=0.8)
+        for axes, (name, quantiles) in zip(panels, found.items(), strict=False):
+            _panel(axes, quantiles)
             axes.set_title(escaped(shortened(name)), loc="left")
-            spread = float(
-                np.nanmax(
-                    np.abs(np.concatenate([q.observed, q.low95, q.high95]) / np.tile(x, 3) - 1)[
-                        np.tile(q.median, 3) > 0
-                    ],
-                    initial=0.05,
-                )
-            )
-            axes.set_ylim(1 - min(1.05 * spread, 1.0), 1 + min(1.05 * spread, 3.0))
         for axes in panels[len(found) :]:
             axes.set_visible(False)
+        panels[0].set_ylim(*_range(found.values()))
         panels[0].legend(fontsize=8)
         figure.supxlabel("squared Mahalanobis distance expected of normal data", fontsize=10)
         figure.supylabel("observed / expected", fontsize=10)
         return figure
+
+
+def _panel(axes: Axes, q: Quantiles) -> None:
+    expected, grey = np.maximum(q.median, 1e-300), COLOURS["train"]
+    for low, high, alpha, label in ((q.low95, q.high95, 0.3, "95 %"), (q.low68, q.high68, 0.5, "68 %")):
+        band = f"normal, {label}"
+        axes.fill_between(q.median, low / expected, high / expected, color=grey, alpha=alpha, linewidth=0, label=band)
+    axes.plot(q.median, q.observed / expected, "o", color=COLOURS["model"], markersize=2.5, label="universes")
+    axes.axhline(1.0, color=COLOURS["truth"], linewidth=0.8)
+
+
+def _range(found: Iterable[Quantiles]) -> tuple[float, float]:
+    """Of the common vertical axis: all points and bands, from 0 to 4 at most."""
+    shown = [np.array([q.observed, q.low95, q.high95])[:, q.median > 0] / q.median[q.median > 0] for q in found]
+    spread = 1.05 * max([0.05, *(float(np.abs(ratios - 1).max(initial=0.0)) for ratios in shown)])
+    return 1 - min(spread, 1.0), 1 + min(spread, 3.0)
 
 
 def p_values_by_source(checks: Mapping[str, GaussianCheck]) -> Figure:

@@ -117,6 +117,19 @@ def test_valley_between_peaks_belongs_to_the_tail() -> None:
     assert found.error < 0.05 * found.value
 
 
+def test_flow_is_searched_in_noise_and_bins() -> None:
+    """An untrained flow is the Gaussian of its training events, in single precision."""
+    flow = pofx.SplineFlow(layers=1, hidden=(8,), experts=0).fit(
+        GAUSSIAN.sample(2000, 1), training=pofx.Training(max_steps=1, max_epochs=None, progress=False)
+    )
+    import torch
+
+    top = float(flow.log_prob(flow.decode(torch.zeros(1, 3)).detach().numpy())[0])
+    found = far_tail(flow, top - 0.5 * stats.chi2.isf(1e-9, 3), events=10_000, seed=1)
+    assert found.value == pytest.approx(1e-9, rel=0.3)
+    assert {law.split()[1] for law in found.laws} == {"noise", "bins"}
+
+
 def test_same_seed_same_estimate() -> None:
     threshold = peak(GAUSSIAN_MODEL) - 20.0
     one, two, other = (far_tail(GAUSSIAN_MODEL, threshold, events=10_000, seed=seed) for seed in (1, 1, 2))

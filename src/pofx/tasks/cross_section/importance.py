@@ -9,8 +9,8 @@ Technometrics 37 (1995) 185). The first round takes broadened copies of q. Then 
 much of the way to it as enough events have come, and so are the shares :math:`\pi_k` (cross-entropy method: Rubinstein, Methodol. Comput.
 Appl. Probab. 1 (1999) 127). Fresh events make the estimate, so the rounds before cannot bias it.
 
-A valley of low density between two peaks is part of the tail. Broader noise does not go there; the bins' own coordinates, which are
-searched too for models that encode and for densities in closed form, do so in few dimensions.
+A valley of low density between two peaks is part of the tail. Broader noise does not go there; the bins' own coordinates do. They are
+searched for densities in closed form, and for models that encode and have at most 16 bins; in more bins a valley may be overlooked.
 """
 
 from __future__ import annotations

@@ -31,6 +31,8 @@ SCALES = tuple(1.15**k for k in range(1, 19))
 """Of the broadened copies, up to 12."""
 DEGREES = 5.0
 """Of freedom of the Student-t laws."""
+FEW = 16
+"""Bins up to which the tail of a model that encodes is searched in the bins too."""
 BLOCK = 8192
 """Events that a model decodes or encodes at a time."""
 
@@ -57,10 +59,13 @@ class Noise:
         """
         v = np.zeros((len(x), self.size))
         v[mine] = drawn
+        import torch
+
         rows = np.flatnonzero(~mine & np.isfinite(logp))
         for start in range(0, len(rows), BLOCK):
             block = rows[start : start + BLOCK]
-            noise = self.model.encode(x[block])
+            with torch.no_grad():
+                noise = self.model.encode(x[block])
             v[block] = np.concatenate([noise[name].double().flatten(1).cpu().numpy() for name in self.names], axis=1)
         return v, 0.5 * (v**2).sum(1) + 0.5 * self.size * math.log(math.tau)
 
@@ -173,7 +178,7 @@ class Sampler:
         self.density, self.score, self.seed = density, score, seed
         noise = Noise(density) if _decodes(density) else None
         self.frames: dict[str, Any] = {"density": Own(density)} if noise is None else {"noise": noise}
-        if noise is None or noise.invertible:
+        if noise is None or (noise.invertible and noise.size <= FEW):
             toys = np.asarray(density.sample(20_000, seed=derive_seed(seed, "moments")), np.float64)
             made = [Bins(toys, False), *([Bins(toys, True)] if (toys > 0).all() else [])]
             self.frames |= {frame.name: frame for frame in made}
