@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from pofx.models.model import Model
     from pofx.training.settings import Training
 
-__all__ = ["Capabilities", "Family", "Layout", "NoiseShape"]
+__all__ = ["CHUNK", "Capabilities", "Family", "Layout", "NoiseShape"]
+
+CHUNK = 1024
+"""Events per evaluation. Part of what makes a sample reproducible: do not change it between versions without saying so."""
 
 Density = Literal["exact", "estimate", "bound", "none"]
 
@@ -34,6 +37,7 @@ class Capabilities:
 
     ``kinds`` of fields; ``density`` exact, estimate, bound or none; ``decode`` (noise to events) and ``encode`` (events to noise);
     ``context``: kinds of context fields it takes; ``teacher``: needs one; ``periodic``: keeps circular latent columns circular;
+    ``discrete``: takes integers of discrete columns as they are (others see them spread over their cell by noise);
     ``precision``: ``"float64"`` for closed forms, which are computed in float64 whatever :class:`pofx.Training` says;
     ``negative_weights``: exact with them; for other families the conditional mean weight is learnt first and takes their place.
     """
@@ -45,6 +49,7 @@ class Capabilities:
     context: frozenset[Kind] = frozenset({"vector"})
     teacher: bool = False
     periodic: bool = False
+    discrete: bool = False
     precision: Literal["float64"] | None = None
     negative_weights: bool = False
 
@@ -158,12 +163,19 @@ class Family(ABC):
         """log p(x | c) in latent coordinates, ``(n,)``; only called where the capabilities say there is a density."""
         raise NoDensityError(f"{self.name} has no density")
 
+    def density_chunk(self, layout: Layout) -> int:
+        """Events that :meth:`log_density` is asked for at once (the last chunk is padded): fewer where every one is expensive."""
+        return CHUNK
+
     def log_density_error(self, body: nn.Module, events: Events) -> Tensor:
         """The standard error of an estimated :meth:`log_density`, ``(n,)``; zero where it is exact."""
         return events.x.new_zeros(len(events))
 
     def decode(self, body: nn.Module, noise: Mapping[str, Tensor], context: Events | None) -> Mapping[str, Tensor]:
-        """Noise to latent fields: pure and differentiable, so that it exports and can be refined."""
+        """Noise to latent fields: pure and differentiable, so that it exports and can be refined.
+
+        A cloud's mask comes along, under the name that :func:`pofx.data.store.mask_name` gives.
+        """
         raise CapabilityError(f"{self.name} cannot decode noise")
 
     def encode(self, body: nn.Module, events: Events) -> Mapping[str, Tensor]:

@@ -21,6 +21,7 @@ from pofx.bijections.preprocessing import (
 )
 from pofx.data.events import Events
 from pofx.data.spec import EventSpec
+from pofx.data.store import mask_name
 from pofx.training.noise import Noise
 
 __all__ = ["Fitted", "to_tensors"]
@@ -136,9 +137,11 @@ class Fitted(nn.Module):
             fields={name: field.to(self.dtype) for name, field in self.context.to_latent(context)[0].items()}
         )
 
-    def restore(self, fields: Mapping[str, Tensor], masks: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """Latent fields to the user's units, float64."""
-        return self.preprocess.from_latent(fields, masks or {})
+    def restore(self, fields: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Latent fields to the user's units, float64; masks of clouds come along under their names."""
+        masks = {name: fields[mask_name(name)] for name in self.preprocess if mask_name(name) in fields}
+        plain = {name: value for name, value in fields.items() if name in self.preprocess}
+        return self.preprocess.from_latent(plain, masks) | {mask_name(name): mask for name, mask in masks.items()}
 
     @property
     def device(self) -> torch.device:

@@ -17,7 +17,7 @@ from pofx.data import Dataset, as_dataset, check_trainable, concat
 from pofx.data.events import Events
 from pofx.data.spec import EventSpec, spec_to_dict
 from pofx.errors import CapabilityError, ConfigError
-from pofx.models.base import Family, Layout
+from pofx.models.base import CHUNK, Family, Layout
 from pofx.models.fitted import Fitted, Preprocess, to_tensors
 from pofx.models.model import Model
 from pofx.models.saving import fingerprint
@@ -250,9 +250,11 @@ def _metrics(model: Model, dataset: Dataset) -> dict[str, Any]:
     return {"nll": found, "unit": "nats per event, density in the units of the columns", "floor": None}
 
 
-def _nll(model: Model, part: Dataset, most: int = 100_000) -> dict[str, float | int]:
+def _nll(model: Model, part: Dataset) -> dict[str, float | int]:
     values, weights = [], []
-    for events in part.chunks(8192):
+    size = model.family.density_chunk(model.layout)
+    most = 100_000 if size >= CHUNK else 2 * size  # an expensive density is judged on fewer events
+    for events in part.chunks(min(8 * size, most)):
         values.append(-model.log_prob_events(events))
         weights.append(np.ones(len(events)) if events.weight is None else np.asarray(events.weight))
         if sum(map(len, values)) >= most:

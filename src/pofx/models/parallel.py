@@ -27,13 +27,16 @@ import torch
 from pofx import registry
 from pofx.artefact import load
 from pofx.data.dataset import Dataset
+from pofx.data.events import Events
 from pofx.data.recipe import make_recipe
 from pofx.data.rows import Rows
 from pofx.data.spec import EventSpec
-from pofx.data.store import Part, part_name
+from pofx.data.store import Part, mask_name, part_name
 from pofx.data.writing import write
 from pofx.errors import ConfigError, PofxError
-from pofx.models.model import CHUNK, Model
+from pofx.models.base import CHUNK
+from pofx.models.inputs import numpy_to_torch
+from pofx.models.model import Model
 
 __all__ = ["sample_to_file"]
 
@@ -61,7 +64,7 @@ def sample_to_file(
     out : file to write, in the format of its extension (``.h5`` and ``.csv`` take any number of events).
     seed : the events are those of ``model.sample(n, context, seed=seed)``, row by row.
     workers : processes; 1 draws in this one. With more, a script needs the usual ``if __name__ == "__main__":``.
-    chunk : events per piece of work, rounded up to a multiple of :data:`pofx.models.model.CHUNK`.
+    chunk : events per piece of work, rounded up to a multiple of :data:`pofx.models.base.CHUNK`.
     context : None, ``(c,)`` or ``(m, c)``; contexts of several rows are written beside the events.
 
     Raises
@@ -75,8 +78,9 @@ def sample_to_file(
     if workers < 1 or chunk < 1:
         raise ConfigError(f"expected at least one worker and one event per chunk; got workers={workers}, chunk={chunk}")
     fitted = model if isinstance(model, Model) else load(model)
-    rows, shape, _ = fitted.context_rows(context, n)
-    task = _Task(seed, shape, None if rows is None else rows.numpy(), -(-chunk // CHUNK) * CHUNK)
+    rows, shape, _ = fitted.inputs.context_rows(context, n)
+    arrays = None if rows is None else rows.map(lambda array: array.numpy())
+    task = _Task(seed, shape, arrays, -(-chunk // CHUNK) * CHUNK)
     with _pieces(fitted, model, task, min(workers, max(1, -(-task.total // task.chunk)))) as restart:
         store = _Stream(fitted, task, restart)
         return write(out, Dataset(store, make_recipe(store), Rows(task.total)))
@@ -88,7 +92,7 @@ class _Task:
 
     seed: int
     shape: tuple[int, ...]
-    context: Array | None
+    context: Events | None
     chunk: int
 
     @property
@@ -103,12 +107,12 @@ class _Task:
 
     def draw(self, model: Model, start: int, stop: int) -> dict[str, Array]:
         """Events number ``start`` to ``stop`` as arrays ``(stop - start, *event)``."""
-        rows = None if self.context is None else torch.as_tensor(self.context)
+        rows = None if self.context is None else numpy_to_torch(self.context)
         return {
             name: values.numpy() for name, values in model.sample_rows(start, stop, self.seed, rows, self.shape).items()
         }
 
-    def context_of(self, start: int, stop: int) -> Array:
+    def context_of(self, start: int, stop: int) -> Events:
         """The context rows of these events."""
         assert self.context is not None
         repeat = self.shape[-1] if len(self.shape) == 2 or len(self.context) == 1 else 1
@@ -142,14 +146,15 @@ class _Stream:
     def rows(self, start: int, stop: int, names: Sequence[str]) -> dict[str, Array]:
         """Rows start..stop."""
         found = self._events(start, stop)
-        for name in self.model.layout.context or {}:
-            if self.task.context is not None:
-                found[part_name(name, "context")] = self.task.context_of(start, stop)
-        return {name: found[name] for name in names}
+        if self.task.context is not None:
+            context = self.task.context_of(start, stop)
+            found |= {part_name(name, "context"): array for name, array in context.fields.items()}
+            found |= {mask_name(part_name(name, "context")): mask for name, mask in context.masks.items()}
+        return {key: found[key] for name in names for key in (name, mask_name(name)) if key in found}
 
     def _events(self, start: int, stop: int) -> dict[str, Array]:
         if stop <= start:
-            return {name: np.zeros((0, *form.shape)) for name, form in self.model.layout.spec.items()}
+            return {name: value.numpy() for name, value in self.model.sample_rows(0, 0, 0, None, (0,)).items()}
         if start < self.first:
             self.pieces, self.held, self.first = self.restart(), {}, 0
         parts = [self.held] if self.held else []

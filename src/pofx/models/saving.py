@@ -20,7 +20,8 @@ from pofx import registry
 from pofx.artefact import Artefact, weights_hash, write_artefact
 from pofx.config import from_plain, to_plain
 from pofx.data.events import Events
-from pofx.data.spec import Column, spec_from_dict, spec_to_dict
+from pofx.data.spec import Column, EventSpec, spec_from_dict, spec_to_dict
+from pofx.data.store import mask_name
 from pofx.errors import ArtefactError, ConfigError
 from pofx.models.base import Family, Layout
 from pofx.models.fitted import Fitted, Preprocess
@@ -119,18 +120,32 @@ def verify(model: Model, vectors: Mapping[str, Tensor]) -> None:
 
 
 def validation_vectors(model: Model) -> dict[str, Tensor]:
-    """``noise/*``, ``events/*``, ``context`` and ``log_prob`` of a few events, as far as the family has them."""
-    vectors: dict[str, Tensor] = {}
+    """``noise/*``, ``events/*``, ``context/*`` and ``log_prob`` of a few events, as far as the family has them."""
     noise = Noise(SEED, torch.arange(EVENTS), dtype=torch.float64, scope="validation")
-    if model.layout.context:
-        columns = [column for field in model.layout.context.values() for column in field.columns]
-        vectors["context"] = _within_ranges(noise, "context", columns, model.card)
+    vectors = _made_up(noise, "context", model.layout.context or {}, model)
     if model.family.capabilities.decode:
         vectors |= {f"noise/{name}": z for name, z in model.noise(EVENTS, seed=SEED).items()}
-        return vectors | _recompute(model, vectors)
-    for name, field in model.layout.spec.items():
-        vectors[f"events/{name}"] = _within_ranges(noise, f"x:{name}", field.columns, model.card)
+    else:
+        vectors |= _made_up(noise, "x", model.layout.spec, model)
     return vectors | _recompute(model, vectors)
+
+
+def _made_up(noise: Noise, role: str, spec: EventSpec, model: Model) -> dict[str, Tensor]:
+    """Fields that look like data: vectors within the trained ranges, others normal in latent coordinates, clouds with half their points."""
+    found: dict[str, Tensor] = {}
+    prefix = "events" if role == "x" else role
+    part = model.fitted.preprocess if role == "x" else model.fitted.context
+    for name, field in spec.items():
+        if field.kind == "vector":
+            found[f"{prefix}/{name}"] = _within_ranges(noise, f"{role}:{name}", field.columns, model.card)
+            continue
+        drawn, masks = noise.normal(f"{role}:{name}", *field.shape), {}
+        if field.kind == "cloud":
+            masks[name] = (torch.arange(field.shape[0]) < (field.shape[0] + 1) // 2).expand(EVENTS, -1).contiguous()
+            found[f"{prefix}/{mask_name(name)}"] = masks[name]
+        only = Preprocess({name: part[name]})
+        found[f"{prefix}/{name}"] = only.from_latent({name: drawn}, masks)[name]
+    return found
 
 
 # ---------------------------------------------------------------------- to the file
@@ -253,42 +268,36 @@ def _form(tensor: Tensor) -> str:
 
 def _recompute(model: Model, vectors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """``events/*`` from the noise, ``log_prob`` from the events."""
-    context = vectors.get("context")
+    context = _part(vectors, "context")
     noise = {name.partition("/")[2]: value for name, value in vectors.items() if name.startswith("noise/")}
     out: dict[str, Tensor] = {}
     if noise:
         with torch.no_grad():
             decoded = model.decode(noise, context)
-        fields = decoded if isinstance(decoded, Mapping) else {model.layout.only: decoded}
-        out |= {f"events/{name}": value.double() for name, value in fields.items()}
+        fields = decoded if isinstance(decoded, Events) else Events({model.layout.only: decoded})
+        out |= {f"events/{name}": value.double() for name, value in fields.fields.items()}
+        out |= {f"events/{mask_name(name)}": mask for name, mask in fields.masks.items()}
     if model.family.capabilities.density != "none":
-        out["log_prob"] = torch.as_tensor(model.log_prob_events(_events(model, {**out, **vectors})))
+        events = _part({**out, **vectors}, "events")
+        if events is not None:
+            given = events.replace(context=context).map(lambda tensor: tensor.numpy())
+            out["log_prob"] = torch.as_tensor(model.log_prob_events(given))
     return out
 
 
-def _events(model: Model, vectors: Mapping[str, Tensor]) -> Events:
-    fields = {name: vectors[f"events/{name}"].numpy() for name in model.layout.spec}
-    context = (
-        None
-        if "context" not in vectors
-        else Events({name: vectors["context"].numpy() for name in model.layout.context or {}})
-    )
-    return Events(fields, context=context)
+def _part(vectors: Mapping[str, Tensor], prefix: str) -> Events | None:
+    """The fields and masks of a name, as events; None where there are none."""
+    named = {name.partition("/")[2]: value for name, value in vectors.items() if name.startswith(f"{prefix}/")}
+    fields = {name: value for name, value in named.items() if value.dtype != torch.bool}
+    masks = {name: named[mask_name(name)] for name in fields if mask_name(name) in named}
+    return Events(fields, masks) if fields else None
 
 
 def _within_ranges(
     noise: Noise, role: str, columns: tuple[Column, ...] | list[Column], card: Mapping[str, Any]
 ) -> Tensor:
     """Uniform over the range that each column was trained on (or declared, or [0, 1]), ``(EVENTS, len(columns))``."""
-    ranges = card.get("ranges", {})
-    known = next(
-        (
-            value
-            for name, value in ranges.items()
-            if name == role or (role == "context" and name.startswith("context:"))
-        ),
-        None,
-    )
+    known = card.get("ranges", {}).get(role)
     low = [c.low or 0.0 for c in columns] if known is None else known["low"]
     high = (
         [a + 1.0 if c.high is None else c.high for a, c in zip(low, columns, strict=True)]
