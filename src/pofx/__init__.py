@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from pofx.artefact import load
     from pofx.data import Dataset, read, write
     from pofx.metrics.c2st import c2st
+    from pofx.models.continuous_flow import ContinuousFlow
     from pofx.models.copula import GaussianCopula
+    from pofx.models.flow_matching import FlowMatching
     from pofx.models.flows import AutoregressiveFlow, CouplingFlow, SplineFlow
     from pofx.models.gaussian import Gaussian
     from pofx.models.hybrid import HybridFlow
@@ -28,8 +30,10 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "AutoregressiveFlow": "pofx.models.flows",
+    "ContinuousFlow": "pofx.models.continuous_flow",
     "CouplingFlow": "pofx.models.flows",
     "Dataset": "pofx.data",
+    "FlowMatching": "pofx.models.flow_matching",
     "Gaussian": "pofx.models.gaussian",
     "GaussianCopula": "pofx.models.copula",
     "GaussianMixture": "pofx.models.mixture",
@@ -47,9 +51,11 @@ _LAZY = {
 __all__ = [
     "AutoregressiveFlow",
     "Column",
+    "ContinuousFlow",
     "CouplingFlow",
     "Dataset",
     "Field",
+    "FlowMatching",
     "Gaussian",
     "GaussianCopula",
     "GaussianMixture",

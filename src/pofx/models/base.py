@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["CHUNK", "Capabilities", "Family", "Layout", "NoiseShape"]
 
 CHUNK = 1024
-"""Events per evaluation. Part of what makes a sample reproducible: do not change it between versions without saying so."""
+"""Events per evaluation (see :meth:`Family.chunk`). Part of what makes a sample reproducible: do not change it between versions without
+saying so."""
 
 Density = Literal["exact", "estimate", "bound", "none"]
 
@@ -163,9 +164,17 @@ class Family(ABC):
         """log p(x | c) in latent coordinates, ``(n,)``; only called where the capabilities say there is a density."""
         raise NoDensityError(f"{self.name} has no density")
 
+    def density_of(self, layout: Layout) -> Density:
+        """What :meth:`log_density` is for these fields; the capabilities say the best of it."""
+        return self.capabilities.density
+
+    def chunk(self, layout: Layout) -> int:
+        """Events that :meth:`decode` is asked for at once, a divisor of :data:`CHUNK`; the last chunk is padded."""
+        return CHUNK if all(form.kind == "vector" for form in layout.spec.values()) else CHUNK // 16
+
     def density_chunk(self, layout: Layout) -> int:
-        """Events that :meth:`log_density` is asked for at once (the last chunk is padded): fewer where every one is expensive."""
-        return CHUNK
+        """The same for :meth:`log_density`: fewer where every one is expensive."""
+        return self.chunk(layout)
 
     def log_density_error(self, body: nn.Module, events: Events) -> Tensor:
         """The standard error of an estimated :meth:`log_density`, ``(n,)``; zero where it is exact."""

@@ -188,6 +188,12 @@ class Multiplicity(nn.Module):
         """``(n,)`` of int64 counts ``(n,)``."""
         return self.log_shares(len(count), context).gather(1, count[:, None])[:, 0]
 
+    def middle(self, events: Events) -> Tensor:
+        """The number u, ``(n, 1)``, in the middle of those that :meth:`mask` turns into as many points."""
+        count = points(events)[:, None]
+        shares = self.log_shares(len(events), events.context).double().exp()
+        return (shares.cumsum(1).gather(1, count) - 0.5 * shares.gather(1, count)).to(events.x.dtype)
+
     def mask(self, u: Tensor, context: Events | None) -> Tensor:
         """The mask ``(n, L)`` of the number of points at which the distribution function passes u, ``(n, 1)``."""
         below = self.log_shares(len(u), context).double().exp().cumsum(1)[:, :-1]

@@ -17,7 +17,7 @@ from pofx.data import Dataset, as_dataset, check_trainable, concat
 from pofx.data.events import Events
 from pofx.data.spec import EventSpec, spec_to_dict
 from pofx.errors import CapabilityError, ConfigError
-from pofx.models.base import CHUNK, Family, Layout
+from pofx.models.base import Family, Layout
 from pofx.models.fitted import Fitted, Preprocess, to_tensors
 from pofx.models.model import Model
 from pofx.models.saving import fingerprint
@@ -253,7 +253,9 @@ def _metrics(model: Model, dataset: Dataset) -> dict[str, Any]:
 def _nll(model: Model, part: Dataset) -> dict[str, float | int]:
     values, weights = [], []
     size = model.family.density_chunk(model.layout)
-    most = 100_000 if size >= CHUNK else 2 * size  # an expensive density is judged on fewer events
+    most = (
+        100_000 if size == model.family.chunk(model.layout) else 4 * size
+    )  # an expensive density is judged on fewer events
     for events in part.chunks(min(8 * size, most)):
         values.append(-model.log_prob_events(events))
         weights.append(np.ones(len(events)) if events.weight is None else np.asarray(events.weight))

@@ -100,12 +100,13 @@ class Model:
             else (1 if context is not None and len(context) == math.prod(shape) else stop or 1)
         )
         pieces: list[dict[str, Tensor]] = []
+        size = self.family.chunk(self.layout)
         with torch.no_grad():
-            for first in range(start - start % CHUNK, stop, CHUNK):
-                index = torch.arange(first, first + CHUNK, device=self.fitted.device)
+            for first in range(start - start % size, stop, size):
+                index = torch.arange(first, first + size, device=self.fitted.device)
                 part = None if context is None else context[(index.cpu() // repeat).clamp(max=len(context) - 1)]
                 fields = self._decode_rows(Noise(seed, index, dtype=self.fitted.dtype, scope="sample"), part)
-                keep = slice(max(start - first, 0), min(stop - first, CHUNK))
+                keep = slice(max(start - first, 0), min(stop - first, size))
                 pieces.append({name: field[keep] for name, field in fields.items()})
         if not pieces:
             return self._nothing()
@@ -187,7 +188,7 @@ class Model:
     @property
     def density(self) -> str:
         """``"exact"``, ``"estimate"``, ``"bound"`` or ``"none"``; discrete columns turn exact into estimate."""
-        declared = self.family.capabilities.density
+        declared = self.family.density_of(self.layout)
         return "estimate" if declared == "exact" and self._discrete else declared
 
     @property

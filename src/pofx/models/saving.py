@@ -31,7 +31,7 @@ from pofx.training.noise import Noise
 __all__ = ["fingerprint", "model_from", "restore", "save", "validation_vectors", "verify"]
 
 EVENTS = 64
-"""Validation events per saved model."""
+"""Validation events per saved model; fewer where densities are expensive."""
 
 SEED = 20_230_914
 """Of their noise and contexts."""
@@ -57,7 +57,7 @@ def save(model: Model, path: str | Path) -> None:
     card = {
         **model.card,
         **_structure(frozen),
-        "validation": {"events": EVENTS, "tolerance": _tolerance(frozen, vectors)},
+        "validation": {"events": _events(frozen), "tolerance": _tolerance(frozen, vectors)},
     }
     write_artefact(path, card, _weights(frozen), vectors)
 
@@ -121,13 +121,17 @@ def verify(model: Model, vectors: Mapping[str, Tensor]) -> None:
 
 def validation_vectors(model: Model) -> dict[str, Tensor]:
     """``noise/*``, ``events/*``, ``context/*`` and ``log_prob`` of a few events, as far as the family has them."""
-    noise = Noise(SEED, torch.arange(EVENTS), dtype=torch.float64, scope="validation")
+    noise = Noise(SEED, torch.arange(_events(model)), dtype=torch.float64, scope="validation")
     vectors = _made_up(noise, "context", model.layout.context or {}, model)
     if model.family.capabilities.decode:
-        vectors |= {f"noise/{name}": z for name, z in model.noise(EVENTS, seed=SEED).items()}
+        vectors |= {f"noise/{name}": z for name, z in model.noise(_events(model), seed=SEED).items()}
     else:
         vectors |= _made_up(noise, "x", model.layout.spec, model)
     return vectors | _recompute(model, vectors)
+
+
+def _events(model: Model) -> int:
+    return min(EVENTS, model.family.density_chunk(model.layout))
 
 
 def _made_up(noise: Noise, role: str, spec: EventSpec, model: Model) -> dict[str, Tensor]:
@@ -141,7 +145,9 @@ def _made_up(noise: Noise, role: str, spec: EventSpec, model: Model) -> dict[str
             continue
         drawn, masks = noise.normal(f"{role}:{name}", *field.shape), {}
         if field.kind == "cloud":
-            masks[name] = (torch.arange(field.shape[0]) < (field.shape[0] + 1) // 2).expand(EVENTS, -1).contiguous()
+            masks[name] = (
+                (torch.arange(field.shape[0]) < (field.shape[0] + 1) // 2).expand(_events(model), -1).contiguous()
+            )
             found[f"{prefix}/{mask_name(name)}"] = masks[name]
         only = Preprocess({name: part[name]})
         found[f"{prefix}/{name}"] = only.from_latent({name: drawn}, masks)[name]
@@ -296,7 +302,7 @@ def _part(vectors: Mapping[str, Tensor], prefix: str) -> Events | None:
 def _within_ranges(
     noise: Noise, role: str, columns: tuple[Column, ...] | list[Column], card: Mapping[str, Any]
 ) -> Tensor:
-    """Uniform over the range that each column was trained on (or declared, or [0, 1]), ``(EVENTS, len(columns))``."""
+    """Uniform over the range that each column was trained on (or declared, or [0, 1]), ``(n, len(columns))``."""
     known = card.get("ranges", {}).get(role)
     low = [c.low or 0.0 for c in columns] if known is None else known["low"]
     high = (
