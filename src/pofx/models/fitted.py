@@ -17,6 +17,7 @@ from pofx.bijections.preprocessing import (
     Preprocessing,
     build_preprocessing,
     periodic_columns,
+    preprocessing_config,
     preprocessing_from_config,
 )
 from pofx.data.events import Events
@@ -69,7 +70,7 @@ class Preprocess(nn.ModuleDict):
 
     def config(self) -> dict[str, Any]:
         """The structure, JSON-able."""
-        return {name: part.config() for name, part in self.items()}  # type: ignore[operator]
+        return {name: preprocessing_config(part) for name, part in self.items()}  # type: ignore[arg-type]
 
     def describe(self) -> dict[str, list[str]]:
         """One line per column, for people."""

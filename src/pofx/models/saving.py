@@ -207,7 +207,8 @@ def _rounding(model: Model, vectors: Mapping[str, Tensor]) -> dict[str, float]:
         if tensor.is_floating_point():
             tensor.data = _nudged(tensor.data, generator)
     inputs = {
-        name: _nudged(value, generator) if name.startswith("events/") else value for name, value in vectors.items()
+        name: _nudged(value, generator) if name.startswith("events/") and value.is_floating_point() else value
+        for name, value in vectors.items()
     }
     worst: dict[str, float] = {}
     for name, value in _recompute(moved, inputs).items():

@@ -38,7 +38,7 @@ class TimeEmbedding(nn.Module):
 
     rates: Tensor
 
-    def __init__(self, times: int, width: int, *, frequencies: int = 16, fastest: float = 16.0) -> None:
+    def __init__(self, times: int, width: int, *, frequencies: int = 8, fastest: float = 2.0) -> None:
         super().__init__()
         self.times = times
         rates = 2.0 * math.pi * torch.logspace(math.log2(0.25), math.log2(fastest), frequencies, base=2.0)
