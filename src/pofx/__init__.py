@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pofx.artefact import load
     from pofx.data import Dataset, read, write
     from pofx.metrics.c2st import c2st
+    from pofx.models.chain import Chain
     from pofx.models.continuous_flow import ContinuousFlow
     from pofx.models.copula import GaussianCopula
     from pofx.models.flow_matching import FlowMatching
@@ -30,6 +31,7 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "AutoregressiveFlow": "pofx.models.flows",
+    "Chain": "pofx.models.chain",
     "ContinuousFlow": "pofx.models.continuous_flow",
     "CouplingFlow": "pofx.models.flows",
     "Dataset": "pofx.data",
@@ -50,6 +52,7 @@ _LAZY = {
 
 __all__ = [
     "AutoregressiveFlow",
+    "Chain",
     "Column",
     "ContinuousFlow",
     "CouplingFlow",

@@ -21,6 +21,7 @@ _FAMILIES: dict[str, str] = {
     "coupling-flow": "pofx.models.flows:CouplingFlow",
     "autoregressive-flow": "pofx.models.flows:AutoregressiveFlow",
     "spline-flow": "pofx.models.flows:SplineFlow",
+    "chain": "pofx.models.chain:Chain",
     "continuous-flow": "pofx.models.continuous_flow:ContinuousFlow",
     "flow-matching": "pofx.models.flow_matching:FlowMatching",
     "hybrid-flow": "pofx.models.hybrid:HybridFlow",

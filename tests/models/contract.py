@@ -23,6 +23,8 @@ from pofx.data.events import Events
 from pofx.data.spec import Axis, Column, Field, vector_spec
 from pofx.models.base import Family
 from pofx.models.fitting import prepare_fit
+from pofx.models.flow_matching import FlowMatching
+from pofx.models.flows import SplineFlow
 from pofx.models.model import Model
 from pofx.networks import EPiC, ResidualMLP, UNet
 from pofx.simulators import Conditional, CorrelatedGaussian
@@ -96,6 +98,11 @@ CASES = {
         Case("autoregressive-flow", FLOW),
         Case("spline-flow", FLOW),
         Case("hybrid-flow", {**FLOW, "directions": 1}),
+        Case(
+            "chain",
+            {"stages": (SplineFlow(**FLOW),)},
+            kinds={kind: {"stages": (FlowMatching(**FIELDS[kind]),)} for kind in FIELDS},
+        ),
         Case("flow-matching", {"network": MLP, "density_solver": RK4(steps=12)}, gap=0.08, kinds=FIELDS, side=72),
         Case(
             "continuous-flow",

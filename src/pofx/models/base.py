@@ -151,6 +151,10 @@ class Family(ABC):
         """
         return {}
 
+    def preprocess_of(self, name: str, spec: EventSpec) -> str:
+        """The preprocessing of one field."""
+        return self.preprocess
+
     @property
     def few_events(self) -> bool:
         """Whether no more events than columns are enough to fit this config (a shrunk covariance)."""

@@ -42,11 +42,15 @@ class Preprocess(nn.ModuleDict):
     """One bijection per field of an event or of a context."""
 
     @classmethod
-    def from_data(cls, spec: EventSpec, events: Events, method: Any, weight: Tensor | None) -> Preprocess:
-        """Fitted on (a sample of) the training split."""
+    def from_data(
+        cls, spec: EventSpec, events: Events, methods: Mapping[str, Any], weight: Tensor | None
+    ) -> Preprocess:
+        """Fitted on (a sample of) the training split; ``methods``: field -> method."""
         return cls(
             {
-                name: build_preprocessing(field, events.fields[name], weight, method, mask=events.masks.get(name))
+                name: build_preprocessing(
+                    field, events.fields[name], weight, methods[name], mask=events.masks.get(name)
+                )
                 for name, field in spec.items()
             }
         )

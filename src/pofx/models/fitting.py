@@ -150,10 +150,11 @@ def _preprocessing(
         return init.fitted.preprocess, init.fitted.context
     if sample is None:
         return Preprocess.identity(spec), Preprocess.identity(context or {})
-    events = Preprocess.from_data(spec, sample, family.preprocess, sample.weight)
+    methods = {name: family.preprocess_of(name, spec) for name in spec}
+    events = Preprocess.from_data(spec, sample, methods, sample.weight)
     if context is None or sample.context is None:
         return events, Preprocess()
-    return events, Preprocess.from_data(context, sample.context, "standardise", sample.weight)
+    return events, Preprocess.from_data(context, sample.context, dict.fromkeys(context, "standardise"), sample.weight)
 
 
 def _structured(
@@ -241,7 +242,7 @@ def _ranges(dataset: Dataset) -> dict[str, Any]:
 
 def _metrics(model: Model, dataset: Dataset) -> dict[str, Any]:
     """Negative log-likelihood per event on the held-out splits, in the user's units, with its standard error."""
-    if model.family.capabilities.density == "none":
+    if model.density == "none":
         return {}
     found: dict[str, Any] = {}
     for name, part in (("validation", dataset.val), ("test", dataset.test)):

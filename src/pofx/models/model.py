@@ -197,7 +197,7 @@ class Model:
         return not self.family.capabilities.discrete and any(column.type == "discrete" for column in columns)
 
     def _need_density(self) -> None:
-        if self.family.capabilities.density == "none":
+        if self.density == "none":
             raise NoDensityError(
                 f"{type(self.family).__name__} has no density; for a density use SplineFlow (exact), "
                 "for a ratio of two samples train a classifier between them"

@@ -284,7 +284,7 @@ def _recompute(model: Model, vectors: Mapping[str, Tensor]) -> dict[str, Tensor]
         fields = decoded if isinstance(decoded, Events) else Events({model.layout.only: decoded})
         out |= {f"events/{name}": value.double() for name, value in fields.fields.items()}
         out |= {f"events/{mask_name(name)}": mask for name, mask in fields.masks.items()}
-    if model.family.capabilities.density != "none":
+    if model.density != "none":
         events = _part({**out, **vectors}, "events")
         if events is not None:
             given = events.replace(context=context).map(lambda tensor: tensor.numpy())
