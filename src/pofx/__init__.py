@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pofx.models.flows import AutoregressiveFlow, CouplingFlow, SplineFlow
     from pofx.models.gaussian import Gaussian
     from pofx.models.hybrid import HybridFlow
+    from pofx.models.inverse_autoregressive import InverseAutoregressiveFlow
     from pofx.models.mixture import GaussianMixture
     from pofx.models.model import Model
     from pofx.models.selection import select
@@ -40,6 +41,7 @@ _LAZY = {
     "GaussianCopula": "pofx.models.copula",
     "GaussianMixture": "pofx.models.mixture",
     "HybridFlow": "pofx.models.hybrid",
+    "InverseAutoregressiveFlow": "pofx.models.inverse_autoregressive",
     "Model": "pofx.models.model",
     "SplineFlow": "pofx.models.flows",
     "Training": "pofx.training.settings",
@@ -63,6 +65,7 @@ __all__ = [
     "GaussianCopula",
     "GaussianMixture",
     "HybridFlow",
+    "InverseAutoregressiveFlow",
     "Model",
     "PofxError",
     "SplineFlow",

@@ -24,6 +24,7 @@ _FAMILIES: dict[str, str] = {
     "chain": "pofx.models.chain:Chain",
     "continuous-flow": "pofx.models.continuous_flow:ContinuousFlow",
     "flow-matching": "pofx.models.flow_matching:FlowMatching",
+    "inverse-autoregressive-flow": "pofx.models.inverse_autoregressive:InverseAutoregressiveFlow",
     "hybrid-flow": "pofx.models.hybrid:HybridFlow",
 }
 

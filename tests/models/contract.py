@@ -103,6 +103,7 @@ CASES = {
             {"stages": (SplineFlow(**FLOW),)},
             kinds={kind: {"stages": (FlowMatching(**FIELDS[kind]),)} for kind in FIELDS},
         ),
+        Case("inverse-autoregressive-flow", {**FLOW, "experts": 2}, gap=0.15, steps=300, teacher="spline-flow"),
         Case("flow-matching", {"network": MLP, "density_solver": RK4(steps=12)}, gap=0.08, kinds=FIELDS, side=72),
         Case(
             "continuous-flow",

@@ -79,8 +79,11 @@ def prepare_fit(
         check_trainable(dataset, few_rows=family.few_events)
     spec, context_spec = (data.spec, data.context_spec) if dataset is None else (dataset.spec, dataset.context_spec)
     _check_kinds(family, spec, context_spec)
+    if teacher is not None:
+        _check_teacher(family, teacher, spec, context_spec)
     sample = None if dataset is None or init is not None else to_tensors(_sample(dataset.train, training.seed))
-    preprocess, context_preprocess = _preprocessing(family, sample, spec, context_spec, init)
+    taught_by = teacher if family.capabilities.teacher else None
+    preprocess, context_preprocess = _preprocessing(family, sample, spec, context_spec, init or taught_by)
     layout = Layout(
         spec,
         context_spec,
@@ -141,6 +144,21 @@ def _check_kinds(family: Family, spec: EventSpec, context: EventSpec | None) -> 
                 raise CapabilityError(
                     f"{type(family).__name__} takes {role} of kind {', '.join(sorted(allowed)) or 'none'}; field {name!r} is a {field.kind}"
                 )
+
+
+def _check_teacher(family: Family, teacher: Model, spec: EventSpec, context: EventSpec | None) -> None:
+    """A student lives in its teacher's coordinates, so fields, columns and their ranges have to be the same."""
+    if not family.capabilities.teacher:
+        raise CapabilityError(f"{type(family).__name__} is no student: it takes no teacher")
+    for role, wanted, found in (
+        ("events", teacher.layout.spec, spec),
+        ("contexts", teacher.layout.context or {}, context or {}),
+    ):
+        if dict(wanted) != dict(found):
+            raise CapabilityError(
+                f"{type(family).__name__}: expected {role} of the teacher's fields {', '.join(wanted) or 'none'} with the same columns; "
+                f"got {', '.join(found) or 'none'}"
+            )
 
 
 def _preprocessing(
