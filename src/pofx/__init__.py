@@ -15,36 +15,71 @@ if TYPE_CHECKING:
     from pofx.artefact import load
     from pofx.data import Dataset, read, write
     from pofx.metrics.c2st import c2st
+    from pofx.models.autoregressive_transformer import AutoregressiveTransformer
+    from pofx.models.bib_ae import BIBAE
     from pofx.models.chain import Chain
+    from pofx.models.consistency import Consistency, ConsistencyTraining
     from pofx.models.continuous_flow import ContinuousFlow
     from pofx.models.copula import GaussianCopula
+    from pofx.models.ddpm import DDPM
+    from pofx.models.edm import EDM
+    from pofx.models.energy_based import EnergyBasedModel
     from pofx.models.flow_matching import FlowMatching
     from pofx.models.flows import AutoregressiveFlow, CouplingFlow, SplineFlow
+    from pofx.models.gan import GAN
     from pofx.models.gaussian import Gaussian
+    from pofx.models.hierarchical_vae import HierarchicalVAE
     from pofx.models.hybrid import HybridFlow
     from pofx.models.inverse_autoregressive import InverseAutoregressiveFlow
+    from pofx.models.mean_flow import MeanFlow
     from pofx.models.mixture import GaussianMixture
+    from pofx.models.mixture_density import MixtureDensityNetwork
     from pofx.models.model import Model
+    from pofx.models.probabilistic_autoencoder import ProbabilisticAutoencoder
+    from pofx.models.progressive_distillation import ProgressiveDistillation
+    from pofx.models.rbm import RBM
+    from pofx.models.score_sde import ScoreSDE
     from pofx.models.selection import select
+    from pofx.models.shortcut import Shortcut
+    from pofx.models.vae import VAE
+    from pofx.models.vq_vae import VQVAE
     from pofx.training.settings import Training
 
 __version__ = "0.1.0"
 
 _LAZY = {
     "AutoregressiveFlow": "pofx.models.flows",
+    "AutoregressiveTransformer": "pofx.models.autoregressive_transformer",
+    "BIBAE": "pofx.models.bib_ae",
     "Chain": "pofx.models.chain",
+    "Consistency": "pofx.models.consistency",
+    "ConsistencyTraining": "pofx.models.consistency",
     "ContinuousFlow": "pofx.models.continuous_flow",
     "CouplingFlow": "pofx.models.flows",
+    "DDPM": "pofx.models.ddpm",
     "Dataset": "pofx.data",
+    "EDM": "pofx.models.edm",
+    "EnergyBasedModel": "pofx.models.energy_based",
     "FlowMatching": "pofx.models.flow_matching",
+    "GAN": "pofx.models.gan",
     "Gaussian": "pofx.models.gaussian",
     "GaussianCopula": "pofx.models.copula",
     "GaussianMixture": "pofx.models.mixture",
+    "HierarchicalVAE": "pofx.models.hierarchical_vae",
     "HybridFlow": "pofx.models.hybrid",
     "InverseAutoregressiveFlow": "pofx.models.inverse_autoregressive",
+    "MeanFlow": "pofx.models.mean_flow",
+    "MixtureDensityNetwork": "pofx.models.mixture_density",
     "Model": "pofx.models.model",
+    "ProbabilisticAutoencoder": "pofx.models.probabilistic_autoencoder",
+    "ProgressiveDistillation": "pofx.models.progressive_distillation",
+    "RBM": "pofx.models.rbm",
+    "ScoreSDE": "pofx.models.score_sde",
+    "Shortcut": "pofx.models.shortcut",
     "SplineFlow": "pofx.models.flows",
     "Training": "pofx.training.settings",
+    "VAE": "pofx.models.vae",
+    "VQVAE": "pofx.models.vq_vae",
     "c2st": "pofx.metrics.c2st",
     "load": "pofx.artefact",
     "read": "pofx.data",
@@ -53,21 +88,39 @@ _LAZY = {
 }
 
 __all__ = [
+    "BIBAE",
+    "DDPM",
+    "EDM",
+    "GAN",
+    "RBM",
+    "VAE",
+    "VQVAE",
     "AutoregressiveFlow",
+    "AutoregressiveTransformer",
     "Chain",
     "Column",
+    "Consistency",
+    "ConsistencyTraining",
     "ContinuousFlow",
     "CouplingFlow",
     "Dataset",
+    "EnergyBasedModel",
     "Field",
     "FlowMatching",
     "Gaussian",
     "GaussianCopula",
     "GaussianMixture",
+    "HierarchicalVAE",
     "HybridFlow",
     "InverseAutoregressiveFlow",
+    "MeanFlow",
+    "MixtureDensityNetwork",
     "Model",
     "PofxError",
+    "ProbabilisticAutoencoder",
+    "ProgressiveDistillation",
+    "ScoreSDE",
+    "Shortcut",
     "SplineFlow",
     "Training",
     "__version__",
