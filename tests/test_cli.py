@@ -257,7 +257,7 @@ def test_machine_trouble(run: Any, refused: Any, monkeypatch: pytest.MonkeyPatch
         def fail() -> str:
             raise error
 
-        monkeypatch.setattr("pofx.cli_tables.families_text", fail)
+        monkeypatch.setattr("pofx.models.table.capability_table", fail)
 
     raising(OSError(errno.ENOSPC, "No space left on device"))
     assert "No space left" in refused("list")

@@ -312,9 +312,9 @@ def info(
 @app.command("list")
 def list_families() -> None:
     """List the families of models and what each can do."""
-    from pofx.cli_tables import families_text
+    from pofx.models.table import capability_table
 
-    typer.echo(families_text())
+    typer.echo(capability_table())
 
 
 @app.command()

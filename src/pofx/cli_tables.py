@@ -20,7 +20,7 @@ from pofx.errors import ArtefactError, ColumnError, ShapeError
 if TYPE_CHECKING:
     from pofx.models.model import Model
 
-__all__ = ["card_text", "contexts_for", "events_for", "families_text", "score"]
+__all__ = ["card_text", "contexts_for", "events_for", "score"]
 
 logger = logging.getLogger(__name__)
 
@@ -180,27 +180,3 @@ def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
         yield "    " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-
-
-def families_text() -> str:
-    """Every registered family with what it can do."""
-    from pofx.registry import family_names
-
-    rows = [
-        ["family", "density", "fields", "contexts", "encodes", "periodic", ""],
-        *(_family_row(name) for name in family_names()),
-    ]
-    return "\n".join(line[4:] for line in _aligned(rows))
-
-
-def _family_row(name: str) -> list[str]:
-    from pofx.registry import family_class
-
-    try:
-        kind = family_class(name)
-    except ImportError as error:
-        return [name, "", "", "", "", "", f"not available: {error}"]
-    can = kind.capabilities
-    words = ["yes" if able else "no" for able in (can.encode, can.periodic)]
-    about = re.sub(r":math:`([^`]*)`", r"\1", (kind.__doc__ or "").strip().partition("\n")[0])
-    return [name, can.density, " ".join(sorted(can.kinds)), " ".join(sorted(can.context)) or "none", *words, about]
