@@ -28,6 +28,7 @@ nb_execution_raise_on_error = True
 nb_execution_timeout = 400
 nb_output_stderr = "remove"
 nb_merge_streams = True
+nb_render_markdown_format = "myst"  # tables that cells print may link to pages
 
 # Cells call the command line of this environment, without progress bars and colours, on one thread.
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
