@@ -45,9 +45,16 @@ class Attention(nn.Module):
 
     def forward(self, h: Tensor, memory: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
         """``memory`` is h itself unless given; ``bias`` broadcasts to ``(n, heads, Q, K)``."""
-        q = self._split(self.query(h) * self.factor)
-        k, v = (self._split(part) for part in self.keys(h if memory is None else memory).chunk(2, -1))
-        logits = q @ k.transpose(-1, -2)
+        return self.look(h, *self.seen(h if memory is None else memory), bias)
+
+    def seen(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of what is looked at, each ``(n, heads, K, width / heads)``: what a cache holds."""
+        k, v = self.keys(memory).chunk(2, -1)
+        return self._split(k), self._split(v)
+
+    def look(self, h: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Queries from h ``(n, Q, width)`` at keys and values that are known."""
+        logits = self._split(self.query(h) * self.factor) @ k.transpose(-1, -2)
         weights = (logits if bias is None else logits + bias).softmax(-1)
         return self.out((weights @ v).transpose(1, 2).flatten(2))
 
