@@ -180,14 +180,15 @@ class AutoencoderBody(FieldBody):
     ----------
     layout, family : what it is for, and the settings.
     outputs : numbers of the encoder per event.
-    latent : columns of the decoder's z.
+    inputs : columns of what the decoder takes.
     times : further numbers that condition both.
     """
 
-    def __init__(self, layout: Layout, family: AutoencoderFamily, *, outputs: int, latent: int, times: int = 0) -> None:
+    def __init__(self, layout: Layout, family: AutoencoderFamily, *, outputs: int, inputs: int, times: int = 0) -> None:
         super().__init__(layout)
+        self.latent = family.latent_columns(layout)
         self.encoder = encoder_of(layout, family.encoder, outputs, times)
-        self.decoder = Decoder(layout, latent, family.decoder, times)
+        self.decoder = Decoder(layout, inputs, family.decoder, times)
 
 
 @dataclass(frozen=True)
