@@ -113,12 +113,19 @@ def describe(path: str | os.PathLike[str], *, key: str | list[str] | None = None
             Entry(s.name, "array", s.shape, str(s.dtype)) if isinstance(s, Stored) else s for s in reader.inspect(full)
         )
         try:
-            rows, columns, note = *_columns(reader.open_store(full, Request.of(key))), ""
+            store = reader.open_store(full, Request.of(key))
+            rows, columns, note = *_columns(store), _recognised(store)
         except PofxError as error:
             if key is not None or not entries:
                 raise
             rows, columns, note = None, (), str(error).removeprefix(f"{full}: ")
     return Info(full, name, full.stat().st_size, entries, rows, columns, note)
+
+
+def _recognised(store: Store) -> str:
+    """What public format a file has, if any."""
+    form = getattr(store, "format", None)
+    return "" if form is None else f"recognised as {form.title}, format={form.name!r}, {form.reference}"
 
 
 def _columns(store: Store) -> tuple[int, tuple[ColumnInfo, ...]]:

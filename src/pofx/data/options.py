@@ -21,6 +21,8 @@ class ReadOptions:
     clouds : ROOT only: name of a cloud field -> jagged branches (names or patterns) that become its features.
     points : the largest number of points kept per cloud (default: the largest in the file); the first ones are kept.
     header : CSV only: whether the first line holds names; None finds out.
+    format : name of a public format (:mod:`pofx.data.public`) that the file must have; None recognises it, ``"none"`` takes arrays as
+        they are.
     delimiter : CSV only: ``","``, ``";"``, a tab, or ``" "`` for any white space; None finds out.
     """
 
@@ -30,6 +32,7 @@ class ReadOptions:
     points: int | None = None
     header: bool | None = None
     delimiter: str | None = None
+    format: str | None = None
 
     def in_memory(self, size: int) -> bool:
         """Whether a table of so many bytes is loaded whole."""

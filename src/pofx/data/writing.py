@@ -16,10 +16,13 @@ from pofx.data.files import atomic, format_by_name
 from pofx.data.formats import module_for
 from pofx.data.layout import Layout
 from pofx.data.numbers import Array
+from pofx.data.patterns import listing
+from pofx.data.public import format_named
+from pofx.data.public.base import PublicFormat
 from pofx.data.recipe import make_recipe
 from pofx.data.rows import Rows
 from pofx.data.store import JoinedStore, Store
-from pofx.errors import CapabilityError
+from pofx.errors import CapabilityError, FormatError
 
 __all__ = ["event_arrays", "flat_arrays", "write"]
 
@@ -35,11 +38,13 @@ def write(
     columns: Columns = None,
     context_columns: Columns = None,
     compress: bool = False,
+    format: str | None = None,
 ) -> Path:
     """Write events; the extension says the format (``.npz .npy .csv .parquet .h5 .root``).
 
     ``data`` is a data set, an array ``(n, d)``, ``Events``, or whatever :meth:`Dataset.from_arrays` takes; NaN and infinity are written
     as they are. Reading the file back gives the same columns, units, types, ranges, context, weights and values, bit by bit.
+    ``format`` is the name of a public format (:mod:`pofx.data.public`) to write instead, as others read it.
     ``.npy`` carries a single field without names; grids and clouds need ``.npz`` or ``.h5``. The file appears whole or not at all.
 
     >>> import tempfile, numpy as np, pofx.data
@@ -53,10 +58,25 @@ def write(
     if isinstance(data, Dataset):
         full = full if context is None else full.with_context(context, context_columns)
         full = full if weight is None else full.with_weight(weight)
+    if format is not None:
+        return _write_public(target, full, format_named(format))
     head = event_parts(full.window(0, 0), full.spec, full.context_spec)[0]
     layout = Layout(full.spec, full.context_spec, full.weighted, {part.name: str(part.dtype) for part in head})
     with atomic(target) as temporary:
         module.write(temporary, full, layout, compress)
+    return target
+
+
+def _write_public(target: Path, data: Dataset, form: PublicFormat) -> Path:
+    if format_by_name(target) != form.container:
+        raise FormatError(f"{target}: files of the format {form.name!r} are {form.container}")
+    blocks = (form.arrays(events, data.spec) for events in data.chunks(_ROWS // 16))
+    with atomic(target) as temporary:
+        try:
+            module_for(form.container).write_arrays(temporary, len(data), blocks)
+        except KeyError as error:
+            fields = listing([*data.spec, *(f"context {name}" for name in data.context_spec or {})])
+            raise FormatError(f"{form.title} need a field or column {error}; the data have {fields}") from None
     return target
 
 

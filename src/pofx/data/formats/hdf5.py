@@ -5,7 +5,8 @@ The file is opened anew for every block, so a store can be copied to other proce
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from pofx.data.formats.npz import check_rows, stored_parts
 from pofx.data.layout import NOTE, Layout, Stored, array_parts, choose_arrays, piece_of, source_of
 from pofx.data.numbers import Array
 from pofx.data.options import Request
+from pofx.data.public import public_format
+from pofx.data.public.base import PublicStore
 from pofx.data.spec import Field
 from pofx.data.store import Part, mask_name
 from pofx.data.writing import event_arrays
@@ -61,10 +64,15 @@ def _text(value: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
-def open_store(path: Path, request: Request) -> HDF5Store:
-    """The chosen data sets; nothing is loaded yet."""
+def open_store(path: Path, request: Request) -> HDF5Store | PublicStore:
+    """The chosen data sets, or the events of a public format; nothing is loaded yet."""
     stored = inspect(path)
     note = _note(path)
+    public = None if note is not None else public_format("hdf5", stored, request)
+    if public is not None:
+        return PublicStore(
+            path, public, {s.name: s for s in stored}, partial(read_rows, path), grain=_grain(path, public.keys)
+        )
     if note is not None and not request.key:
         parts = stored_parts(note, stored, str(path))
     else:
@@ -72,6 +80,22 @@ def open_store(path: Path, request: Request) -> HDF5Store:
     there = {array.name: array for array in stored}
     check_rows({name: there[name] for name in (source_of(part.name, there)[0] for part in parts)}.values(), str(path))
     return HDF5Store(path, tuple(parts), mask_names={mask_name(p.name) for p in parts} & set(there))
+
+
+def read_rows(path: Path, start: int, stop: int, names: Sequence[str]) -> dict[str, Array]:
+    """Rows start..stop of data sets, as they are stored."""
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        return {name: file[name][start:stop] for name in names}
+
+
+def _grain(path: Path, names: Iterable[str]) -> int:
+    """Rows per chunk of the file."""
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        return max([1, *(file[name].chunks[0] for name in names if name in file and file[name].chunks)])
 
 
 def _note(path: Path) -> Layout | None:
@@ -131,6 +155,21 @@ def write(path: Path, data: Dataset, layout: Layout, compress: bool) -> None:
                         file.create_dataset(name, (len(data), *array.shape[1:]), array.dtype, **options),
                         forms.get(name),
                     )
+                file[name][start : start + len(array)] = array
+            start += len(next(iter(arrays.values())))
+
+
+def write_arrays(path: Path, rows: int, blocks: Iterable[Mapping[str, Array]]) -> None:
+    """Blocks of rows of named arrays, as they are, compressed: files of public formats."""
+    import h5py
+
+    start = 0
+    with h5py.File(path, "w") as file:
+        for arrays in blocks:
+            for name, array in arrays.items():
+                if name not in file:
+                    shape = (rows, *array.shape[1:])
+                    file.create_dataset(name, shape, array.dtype, compression="gzip", chunks=True, shuffle=True)
                 file[name][start : start + len(array)] = array
             start += len(next(iter(arrays.values())))
 

@@ -1,0 +1,53 @@
+"""Public formats of the field: data sets that others have published are read, and written, with their names, shapes and units.
+
+``pofx.read`` and ``pofx info`` recognise them by the arrays that a file holds; ``ReadOptions(format=name)`` insists on one, and says what
+does not fit. ``pofx.write(path, data, format=name)`` writes one.
+
+>>> "calogan" in format_names()
+True
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+
+from pofx.data.layout import Stored
+from pofx.data.options import Request
+from pofx.data.patterns import close
+from pofx.data.public.base import PublicFormat
+from pofx.errors import ConfigError
+
+__all__ = ["format_named", "format_names", "public_format", "recognised"]
+
+_HOMES: dict[str, str] = {
+    "calogan": "pofx.data.public.calogan:CaloGAN",
+}
+
+
+def format_names() -> tuple[str, ...]:
+    """All names."""
+    return tuple(_HOMES)
+
+
+def format_named(name: str) -> PublicFormat:
+    """The format of a name; ConfigError with the nearest names otherwise."""
+    if name not in _HOMES:
+        raise ConfigError(f"no public format is called {name!r}; {close(name, _HOMES)}")
+    module, _, attribute = _HOMES[name].partition(":")
+    found: PublicFormat = getattr(importlib.import_module(module), attribute)()
+    return found
+
+
+def recognised(container: str, stored: Mapping[str, Stored]) -> PublicFormat | None:
+    """The format of a file that holds these arrays; None for a file of no public format."""
+    known = (format_named(name) for name in _HOMES)
+    return next((form for form in known if form.container == container and form.recognises(stored)), None)
+
+
+def public_format(container: str, stored: Sequence[Stored], request: Request) -> PublicFormat | None:
+    """What a file is read as: the format that was asked for, else the one that is recognised, unless a key was given."""
+    wanted = request.options.format
+    if wanted not in (None, "none"):
+        return format_named(str(wanted))
+    return None if request.key or wanted else recognised(container, {array.name: array for array in stored})

@@ -1,0 +1,183 @@
+"""What a public format is: the arrays that its files hold, and the fields of an event that they become.
+
+A format states names, shapes and units as its authors published them, and two maps between stored arrays and events. Opening, streaming,
+checking and writing are shared. Values keep the units they are stored in; the columns say which.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+
+from pofx.data.events import Events
+from pofx.data.layout import Stored
+from pofx.data.numbers import Array
+from pofx.data.patterns import listing
+from pofx.data.spec import EventSpec, Field
+from pofx.data.store import Part, Role, mask_name, same_length
+from pofx.errors import DataError, FormatError
+
+__all__ = ["Made", "Piece", "PublicFormat", "PublicStore", "as_it_is", "not_negative"]
+
+Container = Literal["hdf5", "npz"]
+Reader = Callable[[int, int, Sequence[str]], Mapping[str, Array]]
+"""``(start, stop, names)`` to the rows of the named arrays, as stored."""
+
+
+class Made(NamedTuple):
+    """Rows of one part, ``(n, *field.shape)``, and the mask ``(n, L)`` of a cloud."""
+
+    values: Array
+    mask: Array | None = None
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One field of an event and how it is made.
+
+    Attributes
+    ----------
+    name, field, role : of the event's field; contexts are what the published models are conditioned on.
+    sources : stored arrays that it is made of.
+    make : rows of these arrays, by name, to the field's.
+    """
+
+    name: str
+    field: Field
+    sources: tuple[str, ...]
+    make: Callable[[Mapping[str, Array]], Made]
+    role: Role = "x"
+
+    def part(self, dtype: np.dtype[Any]) -> Part:
+        """The part of the store."""
+        return Part(self.name, self.field, dtype, self.name, self.role)
+
+
+class PublicFormat(ABC):
+    """One published layout of files.
+
+    Attributes
+    ----------
+    name : by which ``ReadOptions(format=...)`` and ``write(..., format=...)`` know it; title and reference for people.
+    container : the kind of file.
+    keys : arrays that a file must hold, with their shapes without the rows; None for an axis of any length.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    reference: ClassVar[str]
+    container: ClassVar[Container] = "hdf5"
+    keys: ClassVar[Mapping[str, tuple[int | None, ...]]]
+
+    def recognises(self, stored: Mapping[str, Stored]) -> bool:
+        """Whether a file that holds these arrays is of this format."""
+        return not self.misfits(stored)
+
+    def misfits(self, stored: Mapping[str, Stored]) -> list[str]:
+        """What is missing or has another shape, in words."""
+        found = []
+        for name, shape in self.keys.items():
+            words = f"{name} (n, {', '.join('*' if k is None else str(k) for k in shape)})"
+            if name not in stored:
+                found.append(f"{words} is missing")
+            elif not _fits(stored[name].shape[1:], shape):
+                found.append(f"{words}; got shape {stored[name].shape}")
+        return found
+
+    def check(self, stored: Mapping[str, Stored], origin: str) -> None:
+        """FormatError unless the arrays are there, of the right shape, numbers, and of one length."""
+        wrong = self.misfits(stored)
+        wrong += [
+            f"{name} holds {stored[name].dtype}" for name in self.keys if not wrong and not _numeric(stored[name])
+        ]
+        if wrong:
+            raise FormatError(
+                f"{origin}: expected {self.title} ({self.name}): {'; '.join(wrong)}; the file holds {listing(stored)}"
+            )
+        same_length({name: stored[name].shape[0] for name in self.keys}, origin)
+
+    @abstractmethod
+    def pieces(self, stored: Mapping[str, Stored]) -> tuple[Piece, ...]:
+        """The fields of an event, for arrays that fit."""
+
+    @abstractmethod
+    def arrays(self, events: Events, spec: EventSpec) -> dict[str, Array]:
+        """The inverse: rows of the stored arrays out of a batch of events (context included)."""
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(wanted) and all(w in (None, s) for s, w in zip(shape, wanted, strict=True))
+
+
+def _numeric(array: Stored) -> bool:
+    """Numbers, or rows of numbers of any length (HDF5's variable-length types)."""
+    inner = (array.dtype.metadata or {}).get("vlen", array.dtype)
+    return isinstance(inner, np.dtype) and inner.kind in "fiub"
+
+
+class PublicStore:
+    """Rows of a file of a public format, made into fields when they are asked for."""
+
+    in_memory = False
+
+    def __init__(
+        self, path: Path, form: PublicFormat, stored: Mapping[str, Stored], read: Reader, grain: int = 1
+    ) -> None:
+        form.check(stored, str(path))
+        self.path, self.origin, self.format, self.grain, self._read = path, str(path), form, grain, read
+        self._pieces = {piece.name: piece for piece in form.pieces(stored)}
+        self.parts = tuple(piece.part(_common(stored, piece.sources)) for piece in self._pieces.values())
+        self._length = stored[next(iter(form.keys))].shape[0]
+
+    def __len__(self) -> int:
+        return self._length
+
+    def rows(self, start: int, stop: int, names: Sequence[str]) -> dict[str, Array]:
+        """Rows start..stop of the named fields, and the masks of clouds."""
+        sources = sorted({source for name in names for source in self._pieces[name].sources})
+        raw = self._read(start, stop, sources)
+        found: dict[str, Array] = {}
+        for name in names:
+            made = self._made(self._pieces[name], raw, start)
+            found[name] = made.values
+            if made.mask is not None:
+                found[mask_name(name)] = made.mask
+        return found
+
+    def _made(self, piece: Piece, raw: Mapping[str, Array], start: int) -> Made:
+        try:
+            return piece.make(raw)
+        except _RowError as error:
+            raise DataError(f"{self.origin}: {piece.name!r}, row {start + error.row}: {error}") from None
+
+
+class _RowError(DataError):
+    """What is wrong with one row of a block."""
+
+    def __init__(self, message: str, row: int) -> None:
+        super().__init__(message)
+        self.row = row
+
+
+def _common(stored: Mapping[str, Stored], names: Iterable[str]) -> np.dtype[Any]:
+    kinds = [stored[name].dtype for name in names]
+    return np.result_type(*kinds) if all(kind.kind in "fiub" for kind in kinds) else np.dtype(np.float32)
+
+
+def as_it_is(name: str) -> Callable[[Mapping[str, Array]], Made]:
+    """The field is the stored array (a grid of one channel gets its channel axis elsewhere)."""
+    return lambda raw: Made(raw[name])
+
+
+def not_negative(values: Array, what: str) -> Array:
+    """The same values; DataError, with the row, where one is below zero. NaN passes: it is reported, or dropped, with all others."""
+    below = values < 0
+    if below.any():
+        row = int(np.argmax(below.reshape(len(values), -1).any(1)))
+        raise _RowError(f"{what} must not be negative; got {values[row][below[row]].min():.6g}", row)
+    return values

@@ -1,0 +1,144 @@
+"""Every public format: recognised, read as documented, written back array by array, and damaged files refused in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from public_cases import CASES, Arrays, Case
+
+import pofx
+from pofx.data import ReadOptions, describe
+from pofx.data.public import format_named, format_names
+from pofx.errors import ConfigError, DataError, FormatError, NonFiniteError, PofxError
+
+HDF5 = [case for case in CASES.values() if case.suffix == ".h5"]
+
+
+@pytest.fixture(params=CASES.values(), ids=list(CASES))
+def case(request: pytest.FixtureRequest) -> Case:
+    return request.param
+
+
+@pytest.fixture(params=HDF5, ids=[case.name for case in HDF5])
+def stored(request: pytest.FixtureRequest) -> Case:
+    """A format whose files are HDF5."""
+    return request.param
+
+
+def arrays_of(case: Case, n: int = 7) -> Arrays:
+    return case.make(n, np.random.default_rng(1))
+
+
+def save(path: Path, arrays: Arrays) -> Path:
+    if path.suffix == ".npz":
+        np.savez(path, **arrays)
+        return path
+    with h5py.File(path, "w") as file:
+        for name, array in arrays.items():
+            file[name] = array
+    return path
+
+
+def load(path: Path) -> Arrays:
+    if path.suffix == ".npz":
+        return dict(np.load(path))
+    found: Arrays = {}
+    with h5py.File(path, "r") as file:
+        file.visititems(
+            lambda name, item: found.__setitem__(name, item[()]) if isinstance(item, h5py.Dataset) else None
+        )
+    return found
+
+
+def test_every_format_has_a_case() -> None:
+    assert set(CASES) == set(format_names())
+
+
+def test_recognised(case: Case, tmp_path: Path) -> None:
+    path = save(tmp_path / f"a{case.suffix}", arrays_of(case))
+    data = pofx.read(path)
+    assert len(data) == 7
+    assert {name: form.shape for name, form in data.spec.items()} == case.fields
+    assert {name: form.shape for name, form in (data.context_spec or {}).items()} == case.context
+    assert f"format={case.name!r}" in describe(path).note
+    assert format_named(case.name).reference
+
+
+def test_round_trip(case: Case, tmp_path: Path) -> None:
+    before = arrays_of(case)
+    data = pofx.read(save(tmp_path / f"a{case.suffix}", before))
+    after = load(pofx.write(tmp_path / f"b{case.suffix}", data, format=case.name))
+    assert set(after) == set(before)
+    for name, array in before.items():
+        np.testing.assert_array_equal(after[name], array, err_msg=name)
+        assert after[name].dtype == array.dtype
+
+
+def test_streamed(case: Case, tmp_path: Path) -> None:
+    """Row by row out of the file, as from memory."""
+    path = save(tmp_path / f"a{case.suffix}", arrays_of(case, 40))
+    whole, streamed = (pofx.read(path, options=ReadOptions(stream=stream)) for stream in (False, True))
+    for name in case.fields:
+        np.testing.assert_array_equal(whole.arrays().fields[name], streamed.arrays().fields[name])
+
+
+def test_missing_arrays_are_named(stored: Case, tmp_path: Path) -> None:
+    keys = list(format_named(stored.name).keys)
+    for key in keys:
+        path = save(tmp_path / "a.h5", {name: array for name, array in arrays_of(stored).items() if name != key})
+        with pytest.raises(FormatError, match=f"{key} .*is missing"):
+            pofx.read(path, options=ReadOptions(format=stored.name))
+
+
+def test_wrong_shapes_and_types_are_named(stored: Case, tmp_path: Path) -> None:
+    key = next(iter(format_named(stored.name).keys))
+    arrays = arrays_of(stored)
+    for wrong in (arrays[key][..., None], np.full(arrays[key].shape, b"text")):
+        path = save(tmp_path / "a.h5", {**arrays, key: wrong})
+        with pytest.raises(FormatError, match=key):
+            pofx.read(path, options=ReadOptions(format=stored.name))
+    path = save(tmp_path / "a.h5", {**arrays, key: arrays[key][:3]})
+    with pytest.raises(PofxError, match="same number of rows"):
+        pofx.read(path, options=ReadOptions(format=stored.name))
+
+
+def test_no_rows(stored: Case, tmp_path: Path) -> None:
+    path = save(tmp_path / "a.h5", {name: array[:0] for name, array in arrays_of(stored).items()})
+    with pytest.raises(DataError):
+        pofx.Gaussian().fit(pofx.read(path))
+
+
+def test_nan_and_negative_energies_are_refused(stored: Case, tmp_path: Path) -> None:
+    for key in stored.energies:
+        for bad, error, words in ((np.nan, NonFiniteError, "got nan in row 4"), (-1.0, DataError, r"row 4.*negative.*-1")):
+            arrays = arrays_of(stored)
+            arrays[key].reshape(7, -1)[4, 0] = bad
+            with pytest.raises(error, match=words):
+                pofx.read(save(tmp_path / "a.h5", arrays)).arrays()
+
+
+def test_truncated(stored: Case, tmp_path: Path) -> None:
+    path = save(tmp_path / "a.h5", arrays_of(stored))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(FormatError, match="damaged or truncated"):
+        pofx.read(path)
+
+
+def test_arrays_as_they_are(stored: Case, tmp_path: Path) -> None:
+    path = save(tmp_path / "a.h5", arrays_of(stored))
+    key = next(iter(format_named(stored.name).keys))
+    assert len(pofx.read(path, key=key)) == 7
+    assert "recognised" not in describe(path, key=key).note
+
+
+def test_unknown_format(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.h5", arrays_of(CASES["calogan"]))
+    with pytest.raises(ConfigError, match="did you mean 'calogan'"):
+        pofx.read(path, options=ReadOptions(format="calogna"))
+    with pytest.raises(FormatError, match="are hdf5"):
+        pofx.write(tmp_path / "b.npz", pofx.read(path), format="calogan")
+    with pytest.raises(FormatError, match="need a field or column 'layer_0'"):
+        pofx.write(tmp_path / "b.h5", np.eye(3), format="calogan")
