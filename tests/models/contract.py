@@ -21,12 +21,13 @@ from pofx import registry
 from pofx.data import as_dataset
 from pofx.data.events import Events
 from pofx.data.spec import Axis, Column, Field, vector_spec
+from pofx.models.autoencoder import DecoderSettings
 from pofx.models.base import Family
 from pofx.models.fitting import prepare_fit
 from pofx.models.flow_matching import FlowMatching
 from pofx.models.flows import SplineFlow
 from pofx.models.model import Model
-from pofx.networks import EPiC, ResidualMLP, UNet
+from pofx.networks import CloudGenerator, EPiC, GridGenerator, ResidualMLP, UNet, VectorGenerator
 from pofx.simulators import Conditional, CorrelatedGaussian
 from pofx.solvers import RK4
 from pofx.training import Training
@@ -88,6 +89,12 @@ CLOUD_NETWORK = EPiC(width=12, layers=1, embedding=8)
 COARSE = {"solver": RK4(steps=2), "density_solver": RK4(steps=2)}
 FIELDS = {"grid": {"network": GRID_NETWORK, **COARSE}, "cloud": {"network": CLOUD_NETWORK, **COARSE}}
 """Small networks for grids and clouds, and a coarse solver, of families that move along an ODE."""
+CODER = {
+    "vector": DecoderSettings(network=VectorGenerator(MLP)),
+    "grid": DecoderSettings(network=GridGenerator(channels=(4,), embedding=8)),
+    "cloud": DecoderSettings(network=CloudGenerator(CLOUD_NETWORK, queries="learned"), components=4),
+}
+"""Small decoders of autoencoders."""
 CASES = {
     case.name: case
     for case in (
@@ -105,6 +112,13 @@ CASES = {
         ),
         Case("inverse-autoregressive-flow", {**FLOW, "experts": 2}, gap=0.15, steps=300, teacher="spline-flow"),
         Case("flow-matching", {"network": MLP, "density_solver": RK4(steps=12)}, gap=0.08, kinds=FIELDS, side=72),
+        Case(
+            "vae",
+            {"latent": 2, "encoder": MLP, "decoder": CODER["vector"], "samples": 32},
+            gap=0.08,
+            steps=250,
+            kinds={kind: {"encoder": FIELDS[kind]["network"], "decoder": CODER[kind], "samples": 8} for kind in FIELDS},
+        ),
         Case(
             "continuous-flow",
             {"network": MLP, "training_solver": RK4(steps=2), "density_solver": RK4(steps=8)},
