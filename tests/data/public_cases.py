@@ -37,6 +37,58 @@ def calogan(n: int, rng: np.random.Generator) -> Arrays:
     return {**layers, "energy": energy, "overflow": np.zeros((n, 3), np.float32)}
 
 
+def calochallenge(voxels: int) -> Callable[[int, np.random.Generator], Arrays]:
+    def make(n: int, rng: np.random.Generator) -> Arrays:
+        showers = rng.exponential(10.0, (n, voxels)) * (rng.random((n, voxels)) < 0.3)
+        return {"incident_energies": rng.uniform(1e3, 1e6, (n, 1)), "showers": showers}
+
+    return make
+
+
+def ild(group: str, shape: tuple[int, ...]) -> Callable[[int, np.random.Generator], Arrays]:
+    def make(n: int, rng: np.random.Generator) -> Arrays:
+        layers = rng.exponential(1.0, (n, *shape)).astype(np.float32)
+        return {f"{group}/layers": layers, f"{group}/energy": rng.uniform(10, 100, (n, 1)).astype(np.float32)}
+
+    return make
+
+
+def caloclouds(n: int, rng: np.random.Generator) -> Arrays:
+    """Zeros at the front of every shower."""
+    points = rng.normal(size=(n, 4, 20)).astype(np.float32)
+    points[:, 3] = rng.exponential(1e-3, (n, 20)) + 1e-6
+    points *= np.arange(20) >= rng.integers(0, 20, (n, 1, 1))
+    return {"events": points, "energy": rng.uniform(10, 90, (n, 1)).astype(np.float32)}
+
+
+def jetnet(n: int, rng: np.random.Generator) -> Arrays:
+    """Zeros at the end of every jet."""
+    real = np.arange(30) < rng.integers(1, 31, (n, 1))
+    particles = rng.normal(size=(n, 30, 4)).astype(np.float32) * real[..., None]
+    particles[..., 3] = real
+    jets = rng.uniform(1, 1000, (n, 4)).astype(np.float32)
+    jets[:, 3] = real.sum(1)
+    return {"particle_features": particles, "jet_features": jets}
+
+
+PHOTONS = {
+    "layer_0": (1, 1, 8),
+    "layer_1": (1, 10, 16),
+    "layer_2": (1, 10, 19),
+    "layer_3": (1, 1, 5),
+    "layer_12": (1, 1, 5),
+}
+PIONS = {
+    "layer_0": (1, 1, 8),
+    "layer_1": (1, 10, 10),
+    "layer_2": (1, 10, 10),
+    "layer_3": (1, 1, 5),
+    "layer_12": (1, 10, 15),
+    "layer_13": (1, 10, 16),
+    "layer_14": (1, 1, 10),
+}
+INCIDENT = {"incident_energies": (1,)}
+
 CASES = {
     case.name: case
     for case in (
@@ -48,5 +100,36 @@ CASES = {
             {"energy": (1,)},
             energies=("layer_0", "layer_1", "layer_2"),
         ),
+        Case("calochallenge-1-photons", ".h5", calochallenge(368), PHOTONS, INCIDENT, energies=("showers",)),
+        Case("calochallenge-1-pions", ".h5", calochallenge(533), PIONS, INCIDENT, energies=("showers",)),
+        Case(
+            "calochallenge-2", ".h5", calochallenge(6480), {"showers": (1, 45, 16, 9)}, INCIDENT, energies=("showers",)
+        ),
+        Case(
+            "calochallenge-3",
+            ".h5",
+            calochallenge(40500),
+            {"showers": (1, 45, 50, 18)},
+            INCIDENT,
+            energies=("showers",),
+        ),
+        Case(
+            "getting-high",
+            ".h5",
+            ild("30x30", (30, 30, 30)),
+            {"layers": (1, 30, 30, 30)},
+            {"energy": (1,)},
+            energies=("30x30/layers",),
+        ),
+        Case(
+            "convl2lflow",
+            ".h5",
+            ild("10x9", (5, 10, 9)),
+            {"layers": (1, 5, 10, 9)},
+            {"energy": (1,)},
+            energies=("10x9/layers",),
+        ),
+        Case("caloclouds", ".h5", caloclouds, {"points": (20, 4)}, {"energy": (1,)}),
+        Case("jetnet", ".h5", jetnet, {"particles": (30, 3)}, {"jet": (4,)}),
     )
 }

