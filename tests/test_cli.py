@@ -176,7 +176,7 @@ def test_version_and_help(run: Any) -> None:
         code, out, _ = run(*words)
         assert code == 0
         assert "logprob" in out
-    for verb in ("fit", "sample", "logprob", "info", "list", "report", "run"):
+    for verb in ("fit", "sample", "logprob", "info", "list", "report", "run", "simulate"):
         assert run(verb, "--help")[0] == 0
 
 

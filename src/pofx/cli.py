@@ -17,6 +17,7 @@ from typer import Argument, Option
 
 from pofx import __version__, cli_support
 from pofx.cli_run import runs
+from pofx.cli_simulate import simulate
 from pofx.cli_support import EXIT_INTERRUPT, check_new, grouped, splitted
 from pofx.errors import ConfigError, MissingExtraError
 
@@ -36,6 +37,7 @@ app = typer.Typer(
 )
 
 app.add_typer(runs)
+app.command()(simulate)
 
 Force = Annotated[bool, Option("--force", help="Overwrite files that exist.")]
 ModelFile = Annotated[Path, Argument(metavar="MODEL", help="A saved model (.pofx).")]

@@ -24,7 +24,7 @@ from pofx.errors import ConfigError, MissingExtraError
 if TYPE_CHECKING:
     from pofx.data.dataset import Dataset
 
-__all__ = ["Simulator", "simulator_class", "simulator_names"]
+__all__ = ["Simulator", "simulator_class", "simulator_names", "simulators_text"]
 
 _HOMES: dict[str, str] = {}
 """Simulators by name, ``module:Class``."""
@@ -97,3 +97,11 @@ def simulator_class(name: str) -> type[Simulator]:
     module, _, attribute = _HOMES[name].partition(":")
     found: type[Simulator] = getattr(importlib.import_module(module), attribute)
     return found
+
+
+def simulators_text() -> str:
+    """All simulators with the first line of what they say of themselves."""
+    names = simulator_names()
+    width = max(map(len, names), default=0)
+    about = {name: (simulator_class(name).__doc__ or "").strip().partition("\n")[0] for name in names}
+    return "\n".join(f"{name.ljust(width)}  {about[name]}" for name in names)
