@@ -8,7 +8,7 @@ lives in the *body*, the ``nn.Module`` that :meth:`Family.build` returns, so a s
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
 
@@ -20,6 +20,7 @@ from pofx.errors import CapabilityError, NoDensityError, NotFittedError
 from pofx.training.contract import Phase
 
 if TYPE_CHECKING:
+    from pofx.bijections.preprocessing import Recipe
     from pofx.models.model import Model
     from pofx.training.settings import Training
 
@@ -74,6 +75,8 @@ class Layout:
     events : number of training events (0 where they are made on the fly).
     teacher : the teacher model, for students.
     extra : structural facts found from the data, JSON-able, saved in the card (number of components chosen, for example).
+    to_user : ``to_user(field, latent, mask=None)``, in the user's units, float64, differentiable: for losses on quantities with units. The
+        inverse of the preprocessing, which the model keeps; None where there is none yet.
     """
 
     spec: EventSpec
@@ -83,6 +86,7 @@ class Layout:
     events: int = 0
     teacher: Any = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    to_user: Callable[..., Tensor] | None = field(default=None, compare=False, repr=False)
 
     @property
     def only(self) -> str:
@@ -151,8 +155,8 @@ class Family(ABC):
         """
         return {}
 
-    def preprocess_of(self, name: str, spec: EventSpec) -> str:
-        """The preprocessing of one field."""
+    def preprocess_of(self, name: str, spec: EventSpec) -> str | Recipe:
+        """The preprocessing of one field: its word, or a recipe that asks for more."""
         return self.preprocess
 
     @property

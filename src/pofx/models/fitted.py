@@ -95,10 +95,15 @@ class Preprocess(nn.ModuleDict):
 
     def from_latent(self, fields: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Latent fields back to the user's coordinates, in float64."""
-        return {
-            name: part.inverse(fields[name].double(), **({"mask": masks[name]} if name in masks else {}))[0]  # type: ignore[operator]
-            for name, part in self.items()
-        }
+        return {name: self.to_user(name, fields[name], masks.get(name)) for name in self}
+
+    def to_user(self, name: str, latent: Tensor, mask: Tensor | None = None) -> Tensor:
+        """One latent field in the user's coordinates, in float64; differentiable."""
+        part: Any = self[name]
+        home = next((buffer.device for buffer in part.buffers()), latent.device)  # in training, only the body has moved
+        extra = {} if mask is None else {"mask": mask.to(home)}
+        value: Tensor = part.inverse(latent.to(home).double(), **extra)[0]
+        return value.to(latent.device)
 
 
 def _extra(part: nn.Module, name: str, events: Events, noise: Noise | None) -> dict[str, Tensor]:

@@ -92,6 +92,7 @@ def prepare_fit(
         events=len(dataset.train) if dataset is not None else 0,
         teacher=teacher,
         extra={} if init is None else init.layout.extra,
+        to_user=preprocess.to_user,
     )
     if any(layout.circular.values()) and not family.capabilities.periodic:
         raise CapabilityError(

@@ -242,6 +242,7 @@ def _skeleton(card: Mapping[str, Any]) -> tuple[Family, Fitted, Layout]:
         circular_context=context.circular(),
         events=card["layout"]["events"],
         extra=card["layout"]["extra"],
+        to_user=preprocess.to_user,
     )
     with torch.random.fork_rng(devices=[]):
         body = family.build(layout)

@@ -52,6 +52,8 @@ class Update:
     optimiser : builds any ``torch.optim.Optimizer`` from the parameters, which are given as ``(name, parameter)`` pairs; it may be a
         sampler over weights whose ``step`` takes a closure. None means the optimiser and schedule of :class:`pofx.Training`. Clipping
         and averaging hold in any case: a sampler's phase has ``training={"clip": None, "ema": None}``.
+    rate : learning rate as a multiple of that of :class:`pofx.Training`, where the optimiser is that of the settings.
+    betas : decays of its two moments, where it is Adam or AdamW; None is torch's (0.9, 0.999).
     after : called with the body after each step (clipping of weights, moving codebooks, persistent chains).
     """
 
@@ -61,6 +63,8 @@ class Update:
     every: int = 1
     repeat: int = 1
     optimiser: Callable[[list[tuple[str, nn.Parameter]]], Optimizer] | None = None
+    rate: float = 1.0
+    betas: tuple[float, float] | None = None
     after: Callable[[nn.Module], None] | None = None
 
 

@@ -36,10 +36,11 @@ def build_optimiser(update: Update, named: Named, training: Training) -> Optimiz
     if update.optimiser is not None:
         return update.optimiser(named)
     groups = _groups([p for _, p in named], training.weight_decay)
+    rate = update.rate * training.learning_rate
     if training.optimiser == "sgd":
-        return SGD(groups, lr=training.learning_rate, momentum=0.9)
+        return SGD(groups, lr=rate, momentum=0.9)
     kind = AdamW if training.optimiser == "adamw" else Adam
-    return kind(groups, lr=training.learning_rate, fused=_fusable(p for _, p in named))
+    return kind(groups, lr=rate, betas=update.betas or (0.9, 0.999), fused=_fusable(p for _, p in named))
 
 
 def _groups(parameters: list[nn.Parameter], decay: float) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pofx.errors import ConfigError
-from pofx.training.contract import Phase, Source
+from pofx.training.contract import Phase, Source, Update
 from pofx.training.evaluate import measure
 from pofx.training.noise import Noise
 from pofx.training.settings import BOOKKEEPING, Training
@@ -152,10 +152,20 @@ def describe(module: nn.Module, phases: Sequence[Phase], source: Source, trainin
 
 
 def _describe_phase(phase: Phase) -> dict[str, Any]:
-    updates = {u.name: {"parameters": list(u.parameters), "every": u.every, "repeat": u.repeat} for u in phase.updates}
     return {
-        "updates": updates,
+        "updates": {update.name: _describe_update(update) for update in phase.updates},
         "keep": phase.keep,
         "training": dict(phase.training),
         "estimate": phase.estimate is not None,
     }
+
+
+def _describe_update(update: Update) -> dict[str, Any]:
+    """Steps of its own (rate, betas) are there only where they are not the usual ones: older checkpoints have no such words."""
+    usual = {"rate": 1.0, "betas": None}
+    own = {name: _listed(getattr(update, name)) for name, value in usual.items() if getattr(update, name) != value}
+    return {"parameters": list(update.parameters), "every": update.every, "repeat": update.repeat} | own
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
