@@ -9,7 +9,7 @@ import copy
 import functools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -25,9 +25,10 @@ from pofx.models.autoencoder import DecoderSettings
 from pofx.models.base import Family
 from pofx.models.fitting import prepare_fit
 from pofx.models.flow_matching import FlowMatching
-from pofx.models.flows import SplineFlow
+from pofx.models.flows import CouplingFlow, SplineFlow
 from pofx.models.model import Model
 from pofx.networks import CloudGenerator, EPiC, GridGenerator, ResidualMLP, UNet, VectorGenerator
+from pofx.networks.causal import CausalTransformer
 from pofx.simulators import Conditional, CorrelatedGaussian
 from pofx.solvers import RK4
 from pofx.training import Training
@@ -89,12 +90,22 @@ CLOUD_NETWORK = EPiC(width=12, layers=1, embedding=8)
 COARSE = {"solver": RK4(steps=2), "density_solver": RK4(steps=2)}
 FIELDS = {"grid": {"network": GRID_NETWORK, **COARSE}, "cloud": {"network": CLOUD_NETWORK, **COARSE}}
 """Small networks for grids and clouds, and a coarse solver, of families that move along an ODE."""
-CODER = {
-    "vector": DecoderSettings(network=VectorGenerator(MLP)),
-    "grid": DecoderSettings(network=GridGenerator(channels=(4,), embedding=8)),
-    "cloud": DecoderSettings(network=CloudGenerator(CLOUD_NETWORK, queries="learned"), components=4),
+CODERS = {
+    "vector": {"encoder": MLP, "decoder": DecoderSettings(network=VectorGenerator(MLP))},
+    "grid": {
+        "encoder": GRID_NETWORK,
+        "decoder": DecoderSettings(network=GridGenerator(channels=(4,), embedding=8)),
+        "samples": 8,
+    },
+    "cloud": {
+        "encoder": CLOUD_NETWORK,
+        "decoder": DecoderSettings(network=CloudGenerator(CLOUD_NETWORK, queries="learned"), components=4),
+        "samples": 8,
+    },
 }
-"""Small decoders of autoencoders."""
+"""Small encoders and decoders of autoencoders."""
+WALK = {"levels": 8, "leapfrogs": 2, "chains": 256, "context_chains": 8}
+"""Few steps of the walk of an energy-based model."""
 CASES = {
     case.name: case
     for case in (
@@ -110,14 +121,51 @@ CASES = {
             {"stages": (SplineFlow(**FLOW),)},
             kinds={kind: {"stages": (FlowMatching(**FIELDS[kind]),)} for kind in FIELDS},
         ),
+        Case("mixture-density-network", {"components": 3, "hidden": (24, 24)}, gap=0.08),
+        Case(
+            "autoregressive-transformer",
+            {"network": CausalTransformer(width=24, layers=1, heads=2), "components": 3},
+            gap=0.08,
+            side=96,
+        ),
+        Case(
+            "gan",
+            {"generator": VectorGenerator(MLP), "critic": MLP, "statistics": "deviation"},
+            gap=None,
+            steps=60,
+            kinds={
+                "grid": {"generator": GridGenerator(channels=(4, 6), embedding=8), "critic": GRID_NETWORK},
+                "cloud": {
+                    "generator": CloudGenerator(replace(CLOUD_NETWORK, zero_start=False)),
+                    "critic": CLOUD_NETWORK,
+                },
+            },
+        ),
         Case("inverse-autoregressive-flow", {**FLOW, "experts": 2}, gap=0.15, steps=300, teacher="spline-flow"),
         Case("flow-matching", {"network": MLP, "density_solver": RK4(steps=12)}, gap=0.08, kinds=FIELDS, side=72),
         Case(
-            "vae",
-            {"latent": 2, "encoder": MLP, "decoder": CODER["vector"], "samples": 32},
+            "energy-based-model",
+            {"network": MLP, "objective": "noise-contrastive", **WALK},
+            kinds={
+                "grid": {"network": GRID_NETWORK, "objective": "denoising"},
+                "cloud": {"network": replace(CLOUD_NETWORK, activation="silu"), "objective": "denoising"},
+            },
+        ),
+        Case("rbm", {"hidden": 4, "levels": 6, "polish": 2}, steps=300),
+        Case("vae", {"latent": 2, "samples": 32, **CODERS["vector"]}, gap=0.08, steps=250, kinds=CODERS),
+        Case(
+            "hierarchical-vae",
+            {"levels": 2, "latent": 1, "width": 16, "samples": 32, **CODERS["vector"]},
             gap=0.08,
             steps=250,
-            kinds={kind: {"encoder": FIELDS[kind]["network"], "decoder": CODER[kind], "samples": 8} for kind in FIELDS},
+            kinds=CODERS,
+        ),
+        Case(
+            "probabilistic-autoencoder",
+            {"latent": 2, "samples": 32, "flow": CouplingFlow(**FLOW), "embedding": 8, **CODERS["vector"]},
+            gap=0.08,
+            steps=250,
+            kinds=CODERS,
         ),
         Case(
             "continuous-flow",
@@ -288,7 +336,8 @@ def check_duplicates_loss(model: Model, events: Any) -> None:
     for _, update in updates(model.family, model.layout):
         values = []
         for batch, factor in ((events, weight.double()), (repeated, torch.ones(len(repeated), dtype=torch.float64))):
-            loss = update.loss(body, batch, Noise(1, batch.index, dtype=torch.float64))
+            weighted = batch.replace(weight=factor)  # for losses that compare events of a batch with one another
+            loss = update.loss(body, weighted, Noise(1, batch.index, dtype=torch.float64))
             total = (factor * loss.per_event).sum() / factor.sum()
             values.append((total, torch.autograd.grad(total, list(body.parameters()), allow_unused=True)))
         torch.testing.assert_close(values[0], values[1], atol=1e-10, rtol=1e-10)

@@ -20,8 +20,8 @@ q: log p/q (non-saturating; relativistic, up to a constant), p/(p + q) (least sq
 Penalties on the slope of the critic go beside them: :math:`\frac{\gamma}{2} \|\nabla D\|^2` at events (R1, arXiv:1801.04406), at made ones
 too (R2, arXiv:2501.05441), or :math:`\gamma (\|\nabla D\| - 1)^2` between them (arXiv:1704.00028).
 
-Where the losses leave a constant of the critic free, :func:`critic_terms` also asks for E a + E b = 0, so that scores do not drift away; that
-changes neither the best critic's differences nor the generator's loss.
+Where a loss leaves a constant of the critic free, :func:`critic_terms` also asks for E a + E b = 0, so that scores do not drift; that
+changes neither the differences of scores nor what the generator learns.
 
 >>> critic_terms("least-squares", torch.tensor([1.0]), torch.tensor([0.0]))
 tensor([0.])
