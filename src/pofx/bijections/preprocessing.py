@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
 import torch
@@ -30,12 +31,14 @@ from pofx.bijections.fields import FieldStandardise
 from pofx.bijections.fitted import Fitted, cast_like, check_finite, event_shares, weighted_moments
 from pofx.bijections.linear import Whitening
 from pofx.bijections.marginal import Gaussianise
+from pofx.bijections.ordered import Condition, Ordered, spans_of
 from pofx.data.spec import Column, Field
 from pofx.errors import CapabilityError, ConfigError, DataError, PofxWarning, ShapeError
 
 __all__ = [
     "Method",
     "Preprocessing",
+    "Recipe",
     "build_preprocessing",
     "periodic_columns",
     "preprocessing_config",
@@ -46,6 +49,22 @@ Method = Literal["auto", "standardise", "log", "whiten", "gaussianise", "affine"
 
 LOG_ERRORS = {"auto": 5.0, "log": 1.0}
 """Standard errors by which a logarithm has to suit a real column better than none, for the methods that ask."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A method with what else a family asks of the preprocessing of a vector field.
+
+    Parameters
+    ----------
+    method : see :func:`build_preprocessing`.
+    order : conditions on pairs of columns (:mod:`pofx.bijections.ordered`), kept exactly.
+    whole : discrete columns stay the integers they are, at their place, for families that give each a probability.
+    """
+
+    method: Method = "auto"
+    order: tuple[Condition, ...] = ()
+    whole: bool = False
 
 
 class Preprocessing(Chain):
@@ -87,7 +106,11 @@ class Preprocessing(Chain):
 
 
 def build_preprocessing(
-    field: Field, x: Tensor, weight: Tensor | None = None, method: Method = "auto", mask: Tensor | None = None
+    field: Field,
+    x: Tensor,
+    weight: Tensor | None = None,
+    method: Method | Recipe = "auto",
+    mask: Tensor | None = None,
 ) -> Preprocessing | FieldStandardise:
     """Choose and fit the preprocessing of one field from its declared columns and its training data.
 
@@ -107,7 +130,7 @@ def build_preprocessing(
     field : kind and columns (types, ranges).
     x : the training split, ``(n, *field.shape)``.
     weight : ``(n,)``, may hold negative weights as long as the moments stay positive.
-    method : one of the words above.
+    method : one of the words above, or a :class:`Recipe`.
     mask : real points of a cloud, ``(n, L)``.
 
     >>> from pofx.data.spec import vector_spec
@@ -115,22 +138,39 @@ def build_preprocessing(
     >>> build_preprocessing(vector_spec(1)["x"], x).describe()
     ['standardise']
     """
-    if method not in get_args(Method):
-        raise ConfigError(f"preprocessing is one of {', '.join(get_args(Method))}; got {method!r}")
+    recipe = method if isinstance(method, Recipe) else Recipe(method)
+    if recipe.method not in get_args(Method):
+        raise ConfigError(f"preprocessing is one of {', '.join(get_args(Method))}; got {recipe.method!r}")
     if field.kind != "vector":
-        return _build_field(field, x, weight, method, mask)
+        return _build_field(field, x, weight, recipe.method, mask)
     x = check_finite(x)
     if x.shape[1] != len(field.columns):
         raise ShapeError(
             f"expected training data of shape (n, {len(field.columns)}), one per column; got {tuple(x.shape)}"
         )
-    result = Preprocessing(len(field.columns))
-    if method != "none":
+    if recipe.method != "none":
         _check_columns(field.columns, x)
-    if method == "affine":
-        _append(result, Standardise(len(field.columns)), x, weight)
-    elif method != "none":
-        _fit_vector(result, field.columns, x, weight, method)
+    return _build_vector(field.columns, x, weight, recipe)
+
+
+def _build_vector(columns: Sequence[Column], x: Tensor, weight: Tensor | None, recipe: Recipe) -> Preprocessing:
+    size = len(columns)
+    rest = [i for i, column in enumerate(columns) if column.type != "discrete"]
+    if recipe.whole and len(rest) < size:
+        if not rest:
+            return Preprocessing(size)
+        inner = _build_vector(_take(columns, rest), x[:, rest], weight, recipe)
+        return Preprocessing(size, PerColumn([(rest, inner)], size))
+    result = Preprocessing(size)
+    if recipe.order:
+        spans = spans_of(recipe.order, columns)
+        x = _append(result, Ordered(size, spans), x, weight)
+        bounded = {span.column for span in spans}
+        columns = [Column(c.name, c.unit) if i in bounded else c for i, c in enumerate(columns)]
+    if recipe.method == "affine":
+        _append(result, Standardise(size), x, weight)
+    elif recipe.method != "none":
+        _fit_vector(result, columns, x, weight, recipe.method)
     return result
 
 
@@ -322,7 +362,18 @@ def _words(bijection: Bijection, size: int) -> list[list[str]]:
 
 FITTED: dict[str, type[Fitted]] = {
     cls.__name__: cls
-    for cls in (Affine, Dequantise, FieldStandardise, Gaussianise, Log, Logit, Periodic, Standardise, Whitening)
+    for cls in (
+        Affine,
+        Dequantise,
+        FieldStandardise,
+        Gaussianise,
+        Log,
+        Logit,
+        Ordered,
+        Periodic,
+        Standardise,
+        Whitening,
+    )
 }
 
 

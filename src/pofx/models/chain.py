@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from pofx.bijections.preprocessing import Recipe
 from pofx.data.events import Events
 from pofx.data.spec import Column, EventSpec, Field
 from pofx.data.store import mask_name
@@ -79,9 +80,11 @@ class Chain(Family):
         names = self._names(layout.spec)
         return [_Stage(k, names[k], names[:k], family, layout) for k, family in enumerate(self.stages)]
 
-    def preprocess_of(self, name: str, spec: EventSpec) -> str:
-        own = self.stages[self._names(spec).index(name)].preprocess
-        return own if self.preprocess == "auto" else self.preprocess
+    def preprocess_of(self, name: str, spec: EventSpec) -> str | Recipe:
+        own = self.stages[self._names(spec).index(name)].preprocess_of(name, {name: spec[name]})
+        if self.preprocess == "auto":
+            return own
+        return replace(own, method=self.preprocess) if isinstance(own, Recipe) else self.preprocess  # type: ignore[arg-type]
 
     @property
     def few_events(self) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["von_mises_angle", "von_mises_log_prob", "von_mises_normal"]
+__all__ = ["von_mises_angle", "von_mises_log_prob", "von_mises_normal", "von_mises_share"]
 
 NODES = 32
 """Of the Gauss-Legendre rule for the distribution function."""
@@ -48,17 +48,17 @@ def von_mises_angle(e: Tensor, log_scale: Tensor) -> Tensor:
         low = -high
         for _ in range(BISECTIONS):
             middle = 0.5 * (low + high)
-            below = _share(middle, concentration) < wanted
+            below = von_mises_share(middle, concentration) < wanted
             low, high = torch.where(below, middle, low), torch.where(below, high, middle)
         start = 0.5 * (low + high)
         slope = _exponent(start, concentration).exp() / (math.pi * torch.special.i0e(concentration))
-    found = start - (_share(start, concentration) - wanted) / slope.clamp(min=1e-30)
+    found = start - (von_mises_share(start, concentration) - wanted) / slope.clamp(min=1e-30)
     return found.clamp(-math.pi, math.pi).to(e.dtype)
 
 
 def von_mises_normal(delta: Tensor, log_scale: Tensor) -> Tensor:
     """The inverse of :func:`von_mises_angle`."""
-    share = _share(delta.double(), torch.exp(-2.0 * log_scale.double()))
+    share = von_mises_share(delta.double(), torch.exp(-2.0 * log_scale.double()))
     return (math.sqrt(2.0) * torch.special.erfinv(share.clamp(-1.0 + 1e-15, 1.0 - 1e-15))).to(delta.dtype)
 
 
@@ -72,7 +72,7 @@ def _reach(concentration: Tensor) -> Tensor:
     return 2.0 * torch.asin((0.5 * NEGLIGIBLE / concentration).clamp(max=1.0).sqrt())
 
 
-def _share(delta: Tensor, concentration: Tensor) -> Tensor:
+def von_mises_share(delta: Tensor, concentration: Tensor) -> Tensor:
     """The probability of an angle between -delta and delta, with the sign of delta, which is in [-pi, pi]."""
     nodes, weights = (torch.from_numpy(a).to(delta) for a in np.polynomial.legendre.leggauss(NODES))
     reach = _reach(concentration.detach())
