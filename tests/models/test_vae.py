@@ -17,8 +17,8 @@ from pofx.data.spec import Column, Field, vector_spec
 from pofx.errors import ConfigError
 from pofx.models.autoencoder import DecoderSettings
 from pofx.models.base import Layout
+from pofx.models.importance import importance
 from pofx.models.vae import at_beta
-from pofx.models.variational import importance
 from pofx.networks import ResidualMLP
 from pofx.networks.generators import VectorGenerator
 from pofx.training.noise import Noise
@@ -216,19 +216,25 @@ def small(**settings: Any) -> pofx.VAE:
     return pofx.VAE(encoder=network, decoder=DecoderSettings(network=VectorGenerator(network)), **settings)
 
 
+def _divergence(mean: Tensor, log_scale: Tensor) -> Tensor:
+    own, prior = torch.distributions.Normal(mean, log_scale.exp()), torch.distributions.Normal(0.0, 1.0)
+    return torch.distributions.kl_divergence(own, prior).sum(1)
+
+
 def test_beta_as_an_input_is_one_model_for_all_compressions() -> None:
     x = np.random.default_rng(1).normal(size=(2000, 2)) @ np.array([[1.0, 0.6], [0.0, 0.8]])
     training = pofx.Training(max_epochs=None, max_steps=300, batch_size=128, learning_rate=5e-3, seed=1)
     model = small(latent=2, beta=(0.01, 10.0), preprocess="affine").fit(x, training=training)
     latent = model.fitted.prepare(Events({"x": torch.from_numpy(x[:500])}))[0]
+    body: Any = model.fitted.body
     found = []
     for beta in (0.02, 0.5, 8.0):
         at = at_beta(model, beta)
         family: Any = at.family
         with torch.no_grad():
-            features = model.fitted.body.encoder(latent.x, family.conditions(latent.x))
-            code = model.fitted.body.infer(latent, features, torch.zeros(500, 2), None)
-        found.append(float(code.information().sum(1).mean()))
+            features = body.read(latent.x, family.conditions(latent.x), None, None)
+            code = body.infer(latent, features, torch.zeros(500, 2), None)
+        found.append(float(_divergence(code.mean, code.log_scale).mean()))
         np.testing.assert_allclose(at.decode(at.encode(x[:50])).detach(), x[:50], atol=1e-3)
     assert found[0] > found[1] + 0.3
     assert found[1] > found[2]

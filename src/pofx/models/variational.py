@@ -1,10 +1,9 @@
-r"""What variational autoencoders share: the evidence bound, the importance-weighted density, decode and encode.
+r"""What variational autoencoders share: the evidence bound, beta, decode and encode.
 
-.. math:: L_\beta = E_{q(z|x)}\bigl[ -\log p(x|z) \bigr] + \beta\, KL\bigl(q(z|x) \,\|\, N(0, 1)\bigr), \qquad
-          \log p(x) \ge E \log \frac{1}{K} \sum_{k=1}^{K} \frac{p(x|z_k)\, p(z_k)}{q(z_k|x)}, \quad z_k \sim q(z|x)
+.. math:: L_\beta = E_{q(z|x)}\bigl[ -\log p(x|z) \bigr] + \beta\, KL\bigl(q(z|x) \,\|\, N(0, 1)\bigr)
 
-(arXiv:1312.6114; beta: arXiv:1804.03599; the bound with K samples, which grows to log p(x): arXiv:1509.00519). The noise z of the prior is
-standard normal in every family, also where several layers of latents are made of it.
+(arXiv:1312.6114; beta: arXiv:1804.03599). Densities are importance-weighted bounds (:mod:`pofx.models.importance`). The noise z of the
+prior is standard normal in every family, also where several layers of latents are made of it.
 """
 
 from __future__ import annotations
@@ -21,16 +20,17 @@ from torch import Tensor, nn
 from pofx.config import check_at_least
 from pofx.data.events import Events
 from pofx.errors import ConfigError
-from pofx.models.autoencoder import AutoencoderBody, AutoencoderFamily
-from pofx.models.base import CHUNK, Layout
+from pofx.models.autoencoder import AutoencoderBody
+from pofx.models.base import Layout
 from pofx.models.field import count_estimate, count_updates
+from pofx.models.importance import Code, ImportanceFamily, importance, mean_weight, normal_log_prob
 from pofx.training.contract import Loss, Phase, Update
 from pofx.training.noise import Noise
 
 if TYPE_CHECKING:
     from pofx.models.model import Model
 
-__all__ = ["Code", "VariationalBody", "VariationalFamily", "at_beta", "importance", "normal_log_prob"]
+__all__ = ["VariationalBody", "VariationalFamily", "at_beta"]
 
 ACTIVE = 0.01
 """Nats of information below which a latent column counts as collapsed."""
@@ -39,33 +39,20 @@ WIDEST = 8.0
 """Bound of the absolute log-width of q(z|x)."""
 
 
-@dataclass(frozen=True)
-class Code:
-    """A draw z of q(z|x), the mean and log-width of q along the way, ``(n, latent)`` each, and the decoder's input for z."""
-
-    z: Tensor
-    mean: Tensor
-    log_scale: Tensor
-    state: Tensor
-
-    def log_ratio(self) -> Tensor:
-        """log p(z) - log q(z|x), ``(n,)``."""
-        return normal_log_prob(self.z) - normal_log_prob(self.z, self.mean, self.log_scale)
-
-    def information(self) -> Tensor:
-        """KL(q | p) of every column, in nats."""
-        return 0.5 * (self.mean.square() + (2.0 * self.log_scale).exp() - 1.0) - self.log_scale
-
-
 class VariationalBody(AutoencoderBody):
     """Encoder and decoder with the way from noise to the decoder's input between them; here they are the same."""
+
+    def read(self, x: Tensor, t: Tensor | None, context: Events | None, mask: Tensor | None) -> Tensor:
+        """What the encoder says of events, ``(n, outputs)``."""
+        found: Tensor = self.encoder(x, t, context, mask)
+        return found
 
     def infer(self, events: Events, features: Tensor, e: Tensor, t: Tensor | None) -> Code:
         """The draw of q(z|x) that standard normal e ``(n, latent)`` gives; features are what the encoder said of the events."""
         mean, raw = features.chunk(2, 1)
         log_scale = WIDEST * torch.tanh(raw / WIDEST)
         z = mean + log_scale.exp() * e
-        return Code(z, mean, log_scale, z)
+        return Code(z, normal_log_prob(z), mean, log_scale, z)
 
     def state(self, z: Tensor, t: Tensor | None, context: Events | None, mask: Tensor | None) -> Tensor:
         """The decoder's input for noise z of the prior."""
@@ -73,11 +60,8 @@ class VariationalBody(AutoencoderBody):
 
 
 @dataclass(frozen=True)
-class VariationalFamily(AutoencoderFamily):
+class VariationalFamily(ImportanceFamily):
     """The settings of variational autoencoders; a family builds the body and says what it is called.
-
-    The density is a lower bound in expectation. Its ``samples`` are drawn with noise that is the same for all events, so that it is a
-    smooth function of x whatever batch x comes in; the errors of different events are therefore not independent.
 
     Parameters
     ----------
@@ -87,7 +71,6 @@ class VariationalFamily(AutoencoderFamily):
     free_bits : nats per latent column and event that cost nothing (arXiv:1606.04934).
     warm_up : steps over which the weight of the KL divergence rises from zero.
     training_samples : K of the bound that training maximises; 1 is the evidence bound.
-    samples : K of the bound that the density is.
     """
 
     trained: ClassVar[tuple[str, ...]] = ("encoder.*", "decoder.*")
@@ -97,13 +80,11 @@ class VariationalFamily(AutoencoderFamily):
     free_bits: float = 0.0
     warm_up: int = 0
     training_samples: int = 1
-    samples: int = 64
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_at_least(self, 0, "free_bits", "warm_up")
         check_at_least(self, 1, "training_samples")
-        check_at_least(self, 2, "samples")
         name = type(self).__name__
         low, high = self._range
         if not 0.0 < low <= high or (isinstance(self.beta, tuple) and low == high):
@@ -137,10 +118,10 @@ class VariationalFamily(AutoencoderFamily):
         beta, t = self._drawn_beta(body, events, noise)
         e = noise.normal("z", self.training_samples, body.latent)
         if self.training_samples > 1:
-            return Loss(-_mean_weight(importance(body, events, e, t)) / body.form.size)
-        code = body.infer(events, body.encoder(events.x, t, events.context, events.mask), e[:, 0], t)
+            return Loss(-mean_weight(importance(body, events, e, t)) / body.form.size)
+        code = body.infer(events, body.read(events.x, t, events.context, events.mask), e[:, 0], t)
         lost = -body.decoder(code.state, t, events.context, events.mask).log_prob(events.x, events.mask)
-        information = code.information()
+        information = _information(code)
         paid = information.clamp(min=self.free_bits) if self.free_bits else information
         active = (information.detach().mean(0) > ACTIVE).sum().to(lost.dtype)
         logs = {"reconstruction": lost, "information": information.sum(1), "active": active}
@@ -173,23 +154,6 @@ class VariationalFamily(AutoencoderFamily):
         used = min(max(1.0, low), high) if self.beta_used is None else self.beta_used
         return x.new_full((len(x), 1), math.log(used / low) / math.log(high / low))
 
-    # Density
-
-    def density_chunk(self, layout: Layout) -> int:
-        return CHUNK // 16 if layout.spec[layout.only].kind == "vector" else CHUNK // 128
-
-    def log_density(self, body: Any, events: Events) -> Tensor:
-        return _mean_weight(self._log_weights(body, events)) + body.log_count(events)
-
-    def log_density_error(self, body: Any, events: Events) -> Tensor:
-        weights = torch.softmax(self._log_weights(body, events), 1) * self.samples
-        return weights.std(1) / math.sqrt(self.samples)
-
-    def _log_weights(self, body: Any, events: Events) -> Tensor:
-        numbers = torch.arange(self.samples, device=events.x.device)
-        e = Noise(0, numbers, dtype=events.x.dtype, scope="importance").normal("z", body.latent)
-        return importance(body, events, e.expand(len(events), -1, -1), self.conditions(events.x))
-
     # Noise to events and back
 
     def decode(self, body: Any, noise: Mapping[str, Tensor], context: Events | None) -> Mapping[str, Tensor]:
@@ -200,27 +164,10 @@ class VariationalFamily(AutoencoderFamily):
     def encode(self, body: Any, events: Events) -> Mapping[str, Tensor]:
         """z at the mean of q, and the noise of the decoder that is left."""
         t, mask = self.conditions(events.x), events.mask
-        features = body.encoder(events.x, t, events.context, mask)
+        features = body.read(events.x, t, events.context, mask)
         code = body.infer(events, features, events.x.new_zeros(len(events), body.latent), t)
         noise = {"z": code.z} | body.decoder(code.state, t, events.context, mask).noise(events.x, mask)
         return noise if body.count is None else noise | {"count": body.count.middle(events)}
-
-
-def importance(body: Any, events: Events, e: Tensor, t: Tensor | None) -> Tensor:
-    """log of the weights p(x, z) / q(z|x), ``(n, K)``, of the draws that standard normal e ``(n, K, latent)`` gives."""
-    rows = torch.arange(len(events), device=events.x.device).repeat_interleave(e.shape[1])
-    features = body.encoder(events.x, t, events.context, events.mask)[rows]
-    many, times = events[rows], None if t is None else t[rows]
-    code = body.infer(many, features, e.flatten(0, 1), times)
-    seen = body.decoder(code.state, times, many.context, many.mask)
-    return (seen.log_prob(many.x, many.mask) + code.log_ratio()).reshape(e.shape[:2])
-
-
-def normal_log_prob(z: Tensor, mean: Tensor | float = 0.0, log_scale: Tensor | None = None) -> Tensor:
-    """log density of independent normal columns, ``(n, latent)`` to ``(n,)``."""
-    if log_scale is None:
-        return (-0.5 * (z - mean).square() - 0.5 * math.log(2.0 * math.pi)).sum(1)
-    return (-0.5 * ((z - mean) * torch.exp(-log_scale)).square() - log_scale - 0.5 * math.log(2.0 * math.pi)).sum(1)
 
 
 def at_beta(model: Model, beta: float) -> Model:
@@ -240,5 +187,6 @@ def at_beta(model: Model, beta: float) -> Model:
     return replace(model, family=replace(family, beta_used=beta))
 
 
-def _mean_weight(log_weights: Tensor) -> Tensor:
-    return log_weights.logsumexp(1) - math.log(log_weights.shape[1])
+def _information(code: Code) -> Tensor:
+    """KL(q | p) of every latent column, in nats, ``(n, latent)``."""
+    return 0.5 * (code.mean.square() + (2.0 * code.log_scale).exp() - 1.0) - code.log_scale
