@@ -160,33 +160,33 @@ def _pair(condition: Condition, place: Mapping[str, int], columns: Sequence[Colu
 
 
 def _check_ends(span: Span, less: set[tuple[int, int]], columns: Sequence[Column]) -> None:
-    for low in (*span.above, *([] if span.low is None else [span.low])):
-        for high in (*span.below, *([] if span.high is None else [span.high])):
-            if not _known(low, high, less, columns):
-                words = [repr(columns[e].name) if type(e) is int else str(e) for e in (low, high)]
+    """Raise ConfigError unless every lower end is below every upper one by what holds before this column is set."""
+    of = {column.name: column for column in columns}
+    earlier = {(columns[a].name, columns[b].name) for a, b in less if max(a, b) < span.column}
+    lows: list[str | float] = [*(columns[i].name for i in span.above), *([] if span.low is None else [span.low])]
+    highs: list[str | float] = [*(columns[i].name for i in span.below), *([] if span.high is None else [span.high])]
+    for low in lows:
+        for high in highs:
+            if not _known(low, high, earlier, of):
                 raise ConfigError(
-                    f"column {columns[span.column].name!r} lies above {words[0]} and below {words[1]}, which is not known to be larger: "
+                    f"column {columns[span.column].name!r} lies above {low!r} and below {high!r}, which is not known to be larger: "
                     "declare a range for it"
                 )
 
 
-def _known(low: float, high: float, less: set[tuple[int, int]], columns: Sequence[Column]) -> bool:
-    """Whether low < high follows from conditions on *earlier* columns and declared ranges; an int is a column, a float a number."""
-    if type(low) is float and type(high) is float:
-        return low < high
-    if type(low) is float:
-        end = columns[int(high)].low
-        return (end is not None and low <= end) or any(
-            _known(low, a, less, columns) for a, b in less if b == high and a < high
-        )
-    if type(high) is float:
-        end = columns[int(low)].high
-        return (end is not None and end <= high) or any(
-            _known(b, high, less, columns) for a, b in less if a == low and b < low
-        )
-    return (low, high) in less or any(
-        a == low and b != high and _known(b, high, less - {(a, b)}, columns) for a, b in less
-    )
+def _known(low: str | float, high: str | float, less: set[tuple[str, str]], of: Mapping[str, Column]) -> bool:
+    """Whether low < high follows from conditions and declared ranges; a name is a column."""
+    if not isinstance(low, str) and not isinstance(high, str):
+        return low <= high
+    if not isinstance(high, str):  # from the column up: its declared end, or a column above it
+        end = of[str(low)].high
+        steps = [pair for pair in less if pair[0] == low]
+        return (end is not None and end <= high) or any(_known(pair[1], high, less - {pair}, of) for pair in steps)
+    end = of[high].low
+    if not isinstance(low, str) and end is not None and low <= end:
+        return True
+    steps = [pair for pair in less if pair[1] == high]
+    return any(pair[0] == low or _known(low, pair[0], less - {pair}, of) for pair in steps)
 
 
 def _ends(span: Span, columns: Sequence[Tensor]) -> Ends:
