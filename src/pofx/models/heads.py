@@ -85,9 +85,7 @@ class NormalMixture(Head):
         return torch.cat((x[:, None], phases.cos(), phases.sin()), 1)
 
     def log_prob(self, parameters: Tensor, x: Tensor) -> Tensor:
-        share, mean, width = self._parts(parameters)
-        deviation = (x[:, None] - mean) * torch.exp(-width)
-        return torch.logsumexp(share - width - 0.5 * deviation.square(), -1) - 0.5 * math.log(2.0 * math.pi)
+        return _log_normals(x, *self._parts(parameters))
 
     def draw(self, parameters: Tensor, z: Tensor) -> Tensor:
         """In the tail that z lies in, so that no digits are lost to a probability near one."""
@@ -99,7 +97,7 @@ class NormalMixture(Head):
         ends = (mean + width.exp() * below[:, None]).detach()
         found = _solve(
             lambda x: (share.exp() * _phi((x[:, None] - mean) * torch.exp(-width))).sum(-1),
-            lambda x: self.log_prob(torch.cat((share, mean, width), -1), x).exp(),
+            lambda x: _log_normals(x, share, mean, width).exp(),
             _phi(below),
             (ends.amin(-1), ends.amax(-1)),
         )
@@ -197,6 +195,11 @@ class Categorical(Head):
 
 def _wide_enough(width: Tensor) -> Tensor:
     return NARROWEST + F.softplus(width - NARROWEST)
+
+
+def _log_normals(x: Tensor, share: Tensor, mean: Tensor, width: Tensor) -> Tensor:
+    deviation = (x[:, None] - mean) * torch.exp(-width)
+    return torch.logsumexp(share - width - 0.5 * deviation.square(), -1) - 0.5 * math.log(2.0 * math.pi)
 
 
 def _phi(z: Tensor) -> Tensor:
