@@ -29,6 +29,7 @@ from pofx.models.flows import CouplingFlow, SplineFlow
 from pofx.models.model import Model
 from pofx.networks import CloudGenerator, EPiC, GridGenerator, ResidualMLP, UNet, VectorGenerator
 from pofx.networks.causal import CausalTransformer
+from pofx.networks.lattices import LatticeDecoder, LatticeEncoder
 from pofx.simulators import Conditional, CorrelatedGaussian
 from pofx.solvers import RK4
 from pofx.training import Training
@@ -99,13 +100,20 @@ CODERS = {
     },
     "cloud": {
         "encoder": CLOUD_NETWORK,
-        "decoder": DecoderSettings(network=CloudGenerator(CLOUD_NETWORK, queries="learned"), components=4),
+        "decoder": DecoderSettings(
+            network=CloudGenerator(replace(CLOUD_NETWORK, zero_start=False), queries="learned"), components=4
+        ),
         "samples": 8,
     },
 }
 """Small encoders and decoders of autoencoders."""
-WALK = {"levels": 8, "leapfrogs": 2, "chains": 256, "context_chains": 8}
+SMALL_PRIOR = CausalTransformer(width=16, layers=1, heads=2)
+WALK = {"levels": 5, "leapfrogs": 2, "chains": 256, "context_chains": 8}
+SHORT_WALK = {"levels": 3, "leapfrogs": 1, "chains": 32, "context_chains": 2}
 """Few steps of the walk of an energy-based model."""
+STUDENT = {"network": MLP}
+STUDENTS = {"grid": {"network": GRID_NETWORK}, "cloud": {"network": CLOUD_NETWORK}}
+"""Networks of few-step students."""
 CASES = {
     case.name: case
     for case in (
@@ -147,11 +155,11 @@ CASES = {
             "energy-based-model",
             {"network": MLP, "objective": "noise-contrastive", **WALK},
             kinds={
-                "grid": {"network": GRID_NETWORK, "objective": "denoising"},
-                "cloud": {"network": replace(CLOUD_NETWORK, activation="silu"), "objective": "denoising"},
+                "grid": {"network": GRID_NETWORK, "objective": "denoising", **SHORT_WALK},
+                "cloud": {"network": replace(CLOUD_NETWORK, activation="silu"), "objective": "denoising", **SHORT_WALK},
             },
         ),
-        Case("rbm", {"hidden": 4, "levels": 6, "polish": 2}, steps=300),
+        Case("rbm", {"hidden": 4, "levels": 6, "polish": 2}, gap=0.15),
         Case("vae", {"latent": 2, "samples": 32, **CODERS["vector"]}, gap=0.08, steps=250, kinds=CODERS),
         Case(
             "hierarchical-vae",
@@ -167,6 +175,32 @@ CASES = {
             steps=250,
             kinds=CODERS,
         ),
+        Case(
+            "vq-vae",
+            {"codes": 12, "slots": 2, "prior": SMALL_PRIOR, "encoder": MLP, "decoder": CODERS["vector"]["decoder"]},
+            gap=0.15,
+            steps=300,
+            kinds={
+                "grid": {
+                    "slots": None,
+                    "encoder": LatticeEncoder(channels=(4, 6), embedding=8),
+                    "decoder": DecoderSettings(network=LatticeDecoder(channels=(4, 6), embedding=8)),
+                },
+                "cloud": {"encoder": CODERS["cloud"]["encoder"], "decoder": CODERS["cloud"]["decoder"]},
+            },
+        ),
+        Case("consistency", STUDENT, gap=None, kinds=STUDENTS, teacher="flow-matching"),
+        Case("consistency-training", {**STUDENT, "steps": 2}, gap=None, kinds=STUDENTS),
+        Case(
+            "progressive-distillation",
+            {**STUDENT, "first": 2},
+            gap=None,
+            kinds=STUDENTS,
+            steps=60,
+            teacher="flow-matching",
+        ),
+        Case("mean-flow", STUDENT, gap=None, kinds=STUDENTS),
+        Case("shortcut", {**STUDENT, "steps": 2}, gap=None, kinds=STUDENTS),
         Case(
             "continuous-flow",
             {"network": MLP, "training_solver": RK4(steps=2), "density_solver": RK4(steps=8)},
@@ -331,6 +365,7 @@ def check_duplicates_estimate(name: str) -> None:
 def check_duplicates_loss(model: Model, events: Any) -> None:
     """Losses: an event of weight k is the event k times, for the loss and for every gradient, at 1e-10 in float64."""
     body = model.fitted.body
+    moved = [parameter for parameter in body.parameters() if parameter.requires_grad]
     weight = torch.from_numpy(np.random.default_rng(7).integers(1, 4, len(events)))
     repeated = events[torch.arange(len(events)).repeat_interleave(weight)]
     for _, update in updates(model.family, model.layout):
@@ -339,7 +374,7 @@ def check_duplicates_loss(model: Model, events: Any) -> None:
             weighted = batch.replace(weight=factor)  # for losses that compare events of a batch with one another
             loss = update.loss(body, weighted, Noise(1, batch.index, dtype=torch.float64))
             total = (factor * loss.per_event).sum() / factor.sum()
-            values.append((total, torch.autograd.grad(total, list(body.parameters()), allow_unused=True)))
+            values.append((total, torch.autograd.grad(total, moved, allow_unused=True)))
         torch.testing.assert_close(values[0], values[1], atol=1e-10, rtol=1e-10)
 
 

@@ -1,0 +1,289 @@
+r"""Consistency models: any point of a path of the flow to the event at its end, in one evaluation (arXiv:2303.01469, arXiv:2310.14189).
+
+.. math:: f_\theta(x_t, t, c) = x_t - t\, F_\theta(x_t, t, c), \qquad
+          L = E\, \lambda\, d\big(f_\theta(x_t, t),\, f_{\bar\theta}(x_s, s)\big), \quad s < t
+
+with x_s one solver step of the teacher from x_t (distillation), or the same event and the same noise at time s (training without a
+teacher). f(x, 0) = x by construction. More steps add noise to the event and jump again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from pofx.config import check_at_least, check_between, check_choice
+from pofx.data.events import Events
+from pofx.errors import ConfigError
+from pofx.models.base import Layout, NoiseShape
+from pofx.models.field import count_estimate, count_updates, mean_event
+from pofx.models.flow_matching import FlowMatching
+from pofx.models.student import StudentBody, StudentFamily, TaughtFamily, Teacher, choose, draw_base, follow, huber
+from pofx.training.contract import Loss, Phase, Source, Update
+from pofx.training.noise import Noise
+
+__all__ = ["Consistency", "ConsistencyTraining"]
+
+Path = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""The point between events and noise at times t."""
+
+HUBER = 0.00054
+"""The pseudo-Huber scale of arXiv:2310.14189, per square root of a number."""
+
+
+class ConsistencyBody(StudentBody):
+    """A student that knows how the path mixes events with noise at the times between its steps.
+
+    Attributes
+    ----------
+    mixing : ``(steps - 1, 3)``: factors of event and noise, and how far along the arc angles are.
+    """
+
+    mixing: Tensor
+
+    def __init__(self, layout: Layout, family: StudentFamily, *, target: bool = False) -> None:
+        super().__init__(layout, family.network, times=1, target=target)
+        self.register_buffer("mixing", torch.zeros(family.steps - 1, 3))
+
+    def read_path(self, path: Path) -> None:
+        """Take ``mixing`` from a path, which is linear in event and noise, and in the arc of angles."""
+        zero, steps = torch.zeros(1, *self.form.shape), len(self.mixing) + 1
+        for k, row in enumerate(self.mixing, start=1):
+            t = torch.tensor([1.0 - k / steps])
+            of_event, of_noise = path(zero + 1.0, zero, t), path(zero, zero + 1.0, t)
+            if not self.circular:
+                row[0], row[1] = of_event.flatten()[0], of_noise.flatten()[0]
+                continue
+            row[2] = of_noise[..., self.angles].flatten()[0]
+            if not bool(self.angles.all()):
+                row[0], row[1] = (part[..., ~self.angles].flatten()[0] for part in (of_event, of_noise))
+
+    def renoise(self, x: Tensor, e: Tensor, k: int) -> Tensor:
+        """The point of the path that step k starts from."""
+        of_event, of_noise, arc = self.mixing[k - 1].to(x.dtype)
+        mixed = of_event * x + of_noise * e
+        return torch.where(self.angles, self.wrap(x + arc * self.wrap(e - x)), mixed) if self.circular else mixed
+
+
+@dataclass(frozen=True)
+class _Jumps(StudentFamily):
+    """What both ways of training share: the function itself, and events in several steps."""
+
+    def noise_shapes(self, layout: Layout) -> Mapping[str, NoiseShape]:
+        """That of one step, and fresh noise for each step more."""
+        again = {f"z{k}": NoiseShape("normal", layout.spec[layout.only].shape) for k in range(1, self.steps)}
+        return {**super().noise_shapes(layout), **again}
+
+    def end(self, body: Any, network: nn.Module, x: Tensor, t: Tensor, events: Events) -> Tensor:
+        """f(x, t): the event at the end of the path through x, with the context and the mask of ``events``."""
+        return self.jump(body, network, x, t, torch.zeros_like(t), events.context, events.mask)
+
+    def decode(self, body: Any, noise: Mapping[str, Tensor], context: Events | None) -> Mapping[str, Tensor]:
+        mask = body.mask(noise, context)
+        x = body.base(noise["z"])
+        for k in range(self.steps):
+            x = x if k == 0 else body.renoise(x, body.base(noise[f"z{k}"]), k)
+            x = x if mask is None else torch.where(mask[..., None], x, 0.0)
+            t = x.new_full((len(x),), 1.0 - k / self.steps)
+            x = self.jump(body, body.network, x, t, torch.zeros_like(t), context, mask)
+        return body.result(x, mask)
+
+
+@dataclass(frozen=True)
+class Consistency(_Jumps, TaughtFamily):
+    """Consistency distillation: ``Consistency().fit(data, teacher=model)``.
+
+    Parameters
+    ----------
+    intervals : of time, between whose ends a step of the teacher's solver leads.
+    target_decay : of the moving average of the weights that gives targets; 0 takes the weights themselves.
+    metric : ``"squared"`` or ``"huber"`` (pseudo-Huber, arXiv:2310.14189).
+
+    >>> import numpy as np, pofx
+    >>> x = np.random.default_rng(1).normal(size=(1000, 2))
+    >>> quick = pofx.Training(max_steps=5, seed=1)
+    >>> teacher = pofx.FlowMatching(network=pofx.networks.ResidualMLP(width=16)).fit(x, training=quick)
+    >>> Consistency().fit(x, teacher=teacher, training=quick).sample(3, seed=1).shape
+    (3, 2)
+    """
+
+    name: ClassVar[str] = "consistency"
+
+    intervals: int = 18
+    target_decay: float = 0.95
+    metric: str = "squared"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(self, 1, "intervals")
+        check_between(self, 0.0, 1.0, "target_decay")
+        check_choice(self, "metric", ("squared", "huber"))
+
+    def build(self, layout: Layout) -> nn.Module:
+        body = ConsistencyBody(layout, self, target=True)
+        if layout.teacher is not None:
+            teacher = self.prepare(body, layout)
+            body.read_path(teacher.path)
+        return body
+
+    def phases(self, layout: Layout) -> tuple[Phase, ...]:
+        loss = _Distillation(self, Teacher(self, layout.teacher))
+        distil = Update("consistency", loss, parameters=("network.*",), after=follow(self.target_decay))
+        return (Phase("distillation", (distil, *count_updates(layout)), estimate=count_estimate(layout), keep="last"),)
+
+
+@dataclass(frozen=True)
+class _Distillation:
+    """The two ends of one step of the teacher have the same end."""
+
+    student: Consistency
+    teacher: Teacher
+
+    def __call__(self, body: Any, events: Events, noise: Noise) -> Loss:
+        student, count = self.student, self.student.intervals
+        later = choose(noise, "t", count) + 1
+        t, s = ((k.to(events.x.dtype)) / count for k in (later, later - 1))
+        place = self.teacher.path(events.x, draw_base(body, events, noise), t)
+        with torch.no_grad():
+            before = body.wrap(self.teacher.move(student.solver, place, t, s, events.context, events.mask))
+            target = student.end(body, body.target, before, s, events)
+        apart = body.wrap(student.end(body, body.network, place, t, events) - target)
+        squares = mean_event(apart.square(), events.mask)
+        return Loss(
+            squares if student.metric == "squared" else huber(apart, events.mask, HUBER), logs={"squares": squares}
+        )
+
+
+@dataclass(frozen=True)
+class ConsistencyTraining(_Jumps):
+    r"""Improved consistency training, without a teacher (arXiv:2310.14189).
+
+    Noise levels :math:`\sigma = t / (1 - t)` lie as in arXiv:2206.00364 (rho = 7, from 0.002 to 80), their number doubles in equal
+    stretches of the training from ``intervals[0]`` to ``intervals[1]``, and the interval is drawn as if log sigma were normal. The loss is
+    the pseudo-Huber length over the difference of the two noise levels; the target has the same weights.
+
+    Parameters
+    ----------
+    intervals : how many there are at first and at last.
+    centre, spread : mean and standard deviation of log sigma.
+
+    >>> import numpy as np, pofx
+    >>> x = np.random.default_rng(1).normal(size=(1000, 2))
+    >>> ConsistencyTraining().fit(x, training=pofx.Training(max_steps=5, seed=1)).sample(3, seed=1).shape
+    (3, 2)
+    """
+
+    name: ClassVar[str] = "consistency-training"
+
+    intervals: tuple[int, int] = (10, 1280)
+    centre: float = -1.1
+    spread: float = 2.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_intervals(self)
+        check_at_least(self, 1e-3, "spread")
+
+    def build(self, layout: Layout) -> nn.Module:
+        body = _TrainingBody(layout, self)
+        body.read_path(lambda x, e, t: FlowMatching.path(body, x, e, t)[0])
+        return body
+
+    def phases(self, layout: Layout) -> tuple[Phase, ...]:
+        train = Update("consistency", self.loss, parameters=("network.*",), after=_count_step)
+        return (Phase("training", (train, *count_updates(layout)), estimate=_plan(layout), keep="last"),)
+
+    def loss(self, body: Any, events: Events, noise: Noise) -> Loss:
+        """The pseudo-Huber length between the ends of two neighbouring points of a path, over the difference of their noise levels."""
+        sigma = noise_levels(self.count(body), events.x.device)
+        k = _interval(noise.uniform("t", 1)[:, 0].double(), sigma, self.centre, self.spread)
+        t, s = (_times(sigma)[i].to(events.x.dtype) for i in (k + 1, k))
+        e = draw_base(body, events, noise)
+        with torch.no_grad():
+            target = self.end(body, body.network, FlowMatching.path(body, events.x, e, s)[0], s, events)
+        found = self.end(body, body.network, FlowMatching.path(body, events.x, e, t)[0], t, events)
+        length = huber(body.wrap(found - target), events.mask, HUBER)
+        return Loss(length / (sigma[k + 1] - sigma[k]).to(length.dtype), logs={"length": length})
+
+    def count(self, body: Any) -> int:
+        """Intervals at this point of the training."""
+        first, last = self.intervals
+        doublings = max(math.ceil(math.log2(last / first)), 0)
+        stretch = max(int(body.planned) // (doublings + 1), 1)
+        return int(min(first * 2 ** min(int(body.done) // stretch, doublings), last))
+
+
+STEPS = 5000
+"""Steps that the doublings are counted against where only the clock limits training."""
+
+
+class _TrainingBody(ConsistencyBody):
+    """It counts its training steps, which decide how fine noise levels are.
+
+    Attributes
+    ----------
+    done, planned : training steps taken, and in all.
+    """
+
+    done: Tensor
+    planned: Tensor
+
+    def __init__(self, layout: Layout, family: ConsistencyTraining) -> None:
+        super().__init__(layout, family)
+        self.register_buffer("done", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("planned", torch.full((), STEPS, dtype=torch.int64))
+
+
+def noise_levels(count: int, device: torch.device | None = None) -> Tensor:
+    """``count + 1`` noise levels from 0.002 to 80, float64 (arXiv:2206.00364, eq. 5, rho = 7).
+
+    >>> [round(float(s), 3) for s in noise_levels(2)]
+    [0.002, 2.515, 80.0]
+    """
+    low, high = 0.002 ** (1 / 7), 80.0 ** (1 / 7)
+    return torch.linspace(low, high, count + 1, dtype=torch.float64, device=device) ** 7
+
+
+def _times(sigma: Tensor) -> Tensor:
+    """Times of noise levels, the first exactly 0 and the last exactly 1."""
+    t = sigma / (1.0 + sigma)
+    return (t - t[0]) / (t[-1] - t[0])
+
+
+def _interval(u: Tensor, sigma: Tensor, centre: float, spread: float) -> Tensor:
+    """The interval of noise levels that uniform numbers fall into, if log sigma is normal: int64 ``(n,)``."""
+    below = torch.erf((sigma.log() - centre) / (math.sqrt(2.0) * spread))
+    share = (below - below[0]) / (below[-1] - below[0])
+    return (torch.searchsorted(share, u, right=True) - 1).clamp(0, len(sigma) - 2)
+
+
+def _count_step(body: Any) -> None:
+    body.done.add_(1)
+
+
+def _plan(layout: Layout) -> Callable[[nn.Module, Source, Any], None]:
+    """Note how long training is going to be; count the points of clouds."""
+    points = count_estimate(layout)
+
+    def estimate(body: Any, source: Source, training: Any) -> None:
+        limits = [training.max_steps["training"] if isinstance(training.max_steps, Mapping) else training.max_steps]
+        limits.append(training.max_epochs and training.max_epochs * source.steps_per_epoch)
+        body.planned.fill_(min((limit for limit in limits if limit), default=STEPS))
+        if points is not None:
+            points(body, source, training)
+
+    return estimate
+
+
+def _check_intervals(owner: ConsistencyTraining) -> None:
+    found: Any = owner.intervals
+    whole = isinstance(found, tuple) and len(found) == 2 and all(type(k) is int for k in found)
+    if not whole or not 1 <= found[0] <= found[1]:
+        raise ConfigError(
+            f"ConsistencyTraining: intervals must be two increasing integers, e.g. (10, 1280); got {found!r}"
+        )
