@@ -8,35 +8,23 @@ is the mean of log p - log q over 5e4 fresh events, its error that of the paired
     python benchmarks/acceptance/02_known_densities.py [--only 'beta*' '*, 2-D*']
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from fnmatch import fnmatch
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 from common import Row
+from knowns import FRESH_SEED, TRUTHS, Make, data_set, drawn
 from learning import gap, timed_fit
 from measuring import Sheet, parser
 
 import pofx
 from pofx.models.base import Family
-from pofx.simulators.densities import (
-    Conditional,
-    CorrelatedGaussian,
-    DependentBeta,
-    Lognormal,
-    Mixture,
-    Truth,
-    VonMisesChain,
-    correlation_matrix,
-)
 
 NAME = "02_known_densities"
-SEED, DATA_SEED, FRESH_SEED = 1, 11, 12
+SEED = 1
 EVENTS, FRESH = 100_000, 50_000
 DIMENSIONS = (2, 8, 32)
-CONTEXT = 2
-"""Columns of the context of conditional densities."""
 BAR = 0.01
 """Nats per dimension."""
 FAMILY = pofx.SplineFlow(layers=2, hidden=(128, 128))
@@ -53,90 +41,31 @@ TRAINING = pofx.Training(
 )
 PERIODIC = TRAINING.replace(max_epochs=32, max_minutes=8.0)
 """Of the von Mises chains, which are learnt more slowly: 16 epochs leave 0.014 nats per dimension in 32-D with a context."""
-SPLIT = (0.95, 0.05, 0.0)
-
-
-def gaussian(d: int) -> Truth:
-    """Of different means, widths and correlations."""
-    width = np.geomspace(0.1, 10.0, d)
-    return CorrelatedGaussian(np.linspace(-3.0, 3.0, d), correlation_matrix(d) * width[:, None] * width)
-
-
-def mixture(d: int) -> Truth:
-    """Three components that differ in place, size and correlation."""
-    rng = np.random.default_rng(5)
-    means = 1.5 * rng.standard_normal((3, d))
-    spreads = [0.5 * correlation_matrix(d, 0.0, 3.0), correlation_matrix(d, 0.6, 6.0), 1.5 * np.eye(d)]
-    return Mixture([0.5, 0.3, 0.2], means, np.stack(spreads))
-
-
-def lognormal(d: int) -> Truth:
-    """A falling spectrum with relative errors from 10 % to 90 %."""
-    mean, relative = np.exp(-np.arange(d) / 10), np.geomspace(0.1, 0.9, d)
-    return Lognormal.from_moments(mean, correlation_matrix(d) * (relative * mean)[:, None] * (relative * mean))
-
-
-def beta(d: int) -> Truth:
-    """From rising to falling, some without bound at an end."""
-    return DependentBeta(np.linspace(0.8, 4.0, d), np.linspace(3.0, 0.8, d))
-
-
-def von_mises(d: int) -> Truth:
-    """A chain of angles that wraps around."""
-    return VonMisesChain(d)
 
 
 class Known(NamedTuple):
     """A density of any dimension, and the classical family that it belongs to."""
 
-    truth: Callable[[int], Truth]
+    truth: Make
     classical: Family | None
     training: pofx.Training = TRAINING
 
 
 KNOWN = {
-    "gaussian": Known(gaussian, pofx.Gaussian()),
-    "mixture": Known(mixture, pofx.GaussianMixture(components=3)),
-    "lognormal": Known(lognormal, pofx.Gaussian(preprocess="standardise")),
-    "beta": Known(beta, pofx.GaussianCopula()),
-    "von-mises": Known(von_mises, None, PERIODIC),
+    "gaussian": Known(TRUTHS["gaussian"], pofx.Gaussian()),
+    "mixture": Known(TRUTHS["mixture"], pofx.GaussianMixture(components=3)),
+    "lognormal": Known(TRUTHS["lognormal"], pofx.Gaussian(preprocess="standardise")),
+    "beta": Known(TRUTHS["beta"], pofx.GaussianCopula()),
+    "von-mises": Known(TRUTHS["von-mises"], None, PERIODIC),
 }
-
-
-class Drawn(NamedTuple):
-    """Events and contexts, with their exact log-density."""
-
-    x: Any
-    context: Any
-    log_prob: Any
-
-
-def drawn(known: Known, d: int, conditional: bool, n: int, seed: int) -> Drawn:
-    """n events of dimension d, or with a context beside."""
-    if not conditional:
-        truth = known.truth(d)
-        x = truth.sample(n, seed)
-        return Drawn(x, None, truth.log_prob(x))
-    both = Conditional(known.truth(d + CONTEXT), CONTEXT)
-    x, c = both.sample(n, seed)
-    return Drawn(x, c, both.log_prob(x, c))
-
-
-def data_set(known: Known, d: int, conditional: bool, n: int) -> pofx.Dataset:
-    """The events to learn from, declared as the truth declares them."""
-    events = drawn(known, d, conditional, n, DATA_SEED)
-    columns = known.truth(d + CONTEXT * conditional).columns()
-    cut = CONTEXT * conditional
-    names = {"columns": columns[cut:], "context_columns": columns[:cut] or None}
-    return pofx.Dataset.from_arrays(events.x, events.context, **names).with_split(SPLIT)
 
 
 def measured(known: Known, d: int, conditional: bool, family: Family, quick: bool) -> Row:
     """Train, and compare with the truth."""
     training = known.training.replace(max_steps=3) if quick else known.training
-    data = data_set(known, d, conditional, 2000 if quick else EVENTS)
+    data = data_set(known.truth, d, conditional, 2000 if quick else EVENTS)
     model, row = timed_fit(family, data, training)
-    fresh = drawn(known, d, conditional, 500 if quick else FRESH, FRESH_SEED)
+    fresh = drawn(known.truth, d, conditional, 500 if quick else FRESH, FRESH_SEED)
     found = gap(fresh.log_prob, model, fresh.x, fresh.context)
     value, error = found["value"] / d, found["error"] / d
     return {**found, **row, "value": value, "error": error, "passed": value <= BAR, "family": repr(family)}

@@ -25,10 +25,10 @@ def t2k_release() -> Release:
     return read_release(public_data() / T2K, HISTOGRAMS, MATRICES, scale=1e39)
 
 
-def timed_fit(family: Family, data: Dataset, training: Training) -> tuple[Model, Row]:
+def timed_fit(family: Family, data: Dataset, training: Training, teacher: Model | None = None) -> tuple[Model, Row]:
     """The model, and what its training took; the minutes are those of all that `fit` does."""
     begun = time.monotonic()
-    model = family.fit(data, training=training)
+    model = family.fit(data, training=training, teacher=teacher)
     minutes = (time.monotonic() - begun) / 60
     return model, {"minutes": round(minutes, 3), "threads": torch.get_num_threads(), **trained(model)}
 
