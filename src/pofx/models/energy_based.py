@@ -63,8 +63,11 @@ class EnergyBasedModel(Family):
     persistent : chains that ``"persistent"`` keeps; refresh : the share of them that starts anew from the base at each step.
 
     >>> import numpy as np, pofx
+    >>> from pofx.networks import ResidualMLP
     >>> x = np.random.default_rng(1).normal(size=(2000, 2))
-    >>> model = EnergyBasedModel(levels=8, chains=64).fit(x, training=pofx.Training(max_steps=20, seed=1))
+    >>> model = EnergyBasedModel(network=ResidualMLP(width=32, layers=1), levels=8, chains=64).fit(
+    ...     x, training=pofx.Training(max_steps=20, seed=1)
+    ... )
     >>> model.sample(3, seed=1).shape, model.density
     ((3, 2), 'estimate')
     """
@@ -198,13 +201,18 @@ class EnergyBasedModel(Family):
             value, error = (b.expand(len(events)) for b in (body.normaliser, body.normaliser_error))
             return LogMean(value, error, torch.zeros_like(error))
         size = 64 if body.kind == "vector" else 8
-        return per_condition(events, size, lambda part: self._annealed(body, part, self.context_chains))
+        return per_condition(events, size, lambda part: self._annealed(body, part, self.context_chains, 0))
 
-    def _annealed(self, body: Any, events: Events, chains: int) -> LogMean:
+    def annealed_log_partition(self, body: Any, *, chains: int, seed: int = 0) -> LogMean:
+        """log Z of a body without context by annealed importance sampling with so many walks, and its error; each ``()``."""
+        nothing = Events({body.field: body.log_steps.new_zeros(1, *body.form.shape)})
+        return LogMean(*(part[0] for part in self._annealed(body, nothing, chains, seed)))
+
+    def _annealed(self, body: Any, events: Events, chains: int, seed: int) -> LogMean:
         """log Z of every row by ``chains`` walks each, of noise that the row's condition decides; differentiable in the context."""
         rows = torch.arange(len(events), device=events.x.device).repeat_interleave(chains)
         key = condition_numbers(events)[rows] + torch.arange(chains, device=rows.device).repeat(len(events))
-        noise = Noise(0, key, dtype=events.x.dtype, scope="normaliser")
+        noise = Noise(seed, key, dtype=events.x.dtype, scope="normaliser")
         context, mask = events.context, events.mask
         given = Given(None if context is None else context[rows], None if mask is None else mask[rows])
         with torch.no_grad():
@@ -228,10 +236,9 @@ class EnergyBasedModel(Family):
         start = body.start(noise.normal("z", *body.form.shape), given.mask)
         body.tune(start, keyed(noise, *body.form.shape), given, ROUNDS, self.leapfrogs)
         if body.single:
-            one = Events({body.field: like.new_zeros(1, *body.form.shape)})
-            found = self._annealed(body, one, self.chains)
-            body.normaliser.copy_(found.value[0])
-            body.normaliser_error.copy_(found.error[0])
+            found = self.annealed_log_partition(body, chains=self.chains)
+            body.normaliser.copy_(found.value)
+            body.normaliser_error.copy_(found.error)
         body.train(training)
 
 
