@@ -91,8 +91,9 @@ CLOUD_NETWORK = EPiC(width=12, layers=1, embedding=8)
 COARSE = {"solver": RK4(steps=2), "density_solver": RK4(steps=2)}
 FIELDS = {"grid": {"network": GRID_NETWORK, **COARSE}, "cloud": {"network": CLOUD_NETWORK, **COARSE}}
 """Small networks for grids and clouds, and a coarse solver, of families that move along an ODE."""
+CODER = {"encoder": MLP, "decoder": DecoderSettings(network=VectorGenerator(MLP))}
+COARSE_DECODER = DecoderSettings(network=VectorGenerator(MLP), floor=0.1)
 CODERS = {
-    "vector": {"encoder": MLP, "decoder": DecoderSettings(network=VectorGenerator(MLP))},
     "grid": {
         "encoder": GRID_NETWORK,
         "decoder": DecoderSettings(network=GridGenerator(channels=(4,), embedding=8)),
@@ -160,24 +161,30 @@ CASES = {
             },
         ),
         Case("rbm", {"hidden": 4, "levels": 6, "polish": 2}, gap=0.15),
-        Case("vae", {"latent": 2, "samples": 32, **CODERS["vector"]}, gap=0.08, steps=250, kinds=CODERS),
+        Case("vae", {"latent": 2, "samples": 32, "warm_up": 60, **CODER}, gap=0.05, kinds=CODERS),
         Case(
             "hierarchical-vae",
-            {"levels": 2, "latent": 1, "width": 16, "samples": 32, **CODERS["vector"]},
+            {"levels": 2, "latent": 1, "width": 64, "samples": 32, "warm_up": 100, **CODER},
             gap=0.08,
-            steps=250,
+            steps=200,
             kinds=CODERS,
         ),
         Case(
             "probabilistic-autoencoder",
-            {"latent": 2, "samples": 32, "flow": CouplingFlow(**FLOW), "embedding": 8, **CODERS["vector"]},
-            gap=0.08,
-            steps=250,
+            {
+                "latent": 2,
+                "samples": 32,
+                "flow": CouplingFlow(**FLOW),
+                "embedding": 8,
+                **CODER,
+                "decoder": COARSE_DECODER,
+            },
+            gap=0.1,
             kinds=CODERS,
         ),
         Case(
             "vq-vae",
-            {"codes": 12, "slots": 2, "prior": SMALL_PRIOR, "encoder": MLP, "decoder": CODERS["vector"]["decoder"]},
+            {"codes": 12, "slots": 2, "prior": SMALL_PRIOR, "encoder": MLP, "decoder": CODER["decoder"]},
             gap=0.15,
             steps=300,
             kinds={

@@ -78,14 +78,18 @@ class ImportanceFamily(AutoencoderFamily):
         return importance(body, events, e.expand(len(events), -1, -1), self.conditions(events.x))
 
 
-def importance(body: Any, events: Events, e: Tensor, t: Tensor | None) -> Tensor:
-    """log of the weights p(x, z) / q(z|x), ``(n, K)``, of the draws that standard normal e ``(n, K, latent)`` gives."""
+def importance(body: Any, events: Events, e: Tensor, t: Tensor | None, power: Tensor | float = 1.0) -> Tensor:
+    """log of p(x|z) (p(z) / q(z|x))^power, ``(n, K)``, of the draws that standard normal e ``(n, K, latent)`` gives.
+
+    With a power of 1 (``(n,)``, or one for all) these are the weights whose mean is the density.
+    """
     rows = torch.arange(len(events), device=events.x.device).repeat_interleave(e.shape[1])
     features = body.read(events.x, t, events.context, events.mask)[rows]
     many, times = events[rows], None if t is None else t[rows]
     code = body.infer(many, features, e.flatten(0, 1), times)
     seen = body.decoder(code.state, times, many.context, many.mask)
-    return (seen.log_prob(many.x, many.mask) + code.log_ratio()).reshape(e.shape[:2])
+    found, ratio = seen.log_prob(many.x, many.mask).reshape(e.shape[:2]), code.log_ratio().reshape(e.shape[:2])
+    return found + (power[:, None] if isinstance(power, Tensor) else power) * ratio
 
 
 def normal_log_prob(z: Tensor, mean: Tensor | float = 0.0, log_scale: Tensor | None = None) -> Tensor:

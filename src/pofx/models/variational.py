@@ -69,7 +69,8 @@ class VariationalFamily(ImportanceFamily):
         holds all compressions (arXiv:2210.11489).
     beta_used : where beta is an input, its value in sampling, density and encoding; None for what is nearest to 1. See :func:`at_beta`.
     free_bits : nats per latent column and event that cost nothing (arXiv:1606.04934).
-    warm_up : steps over which the weight of the KL divergence rises from zero.
+    warm_up : steps over which the weight of the KL divergence rises from zero (arXiv:1602.02282), so that latents do not collapse before
+        they are of use; well below the number of steps. 0 for none.
     training_samples : K of the bound that training maximises; 1 is the evidence bound.
     """
 
@@ -78,7 +79,7 @@ class VariationalFamily(ImportanceFamily):
     beta: float | tuple[float, float] = 1.0
     beta_used: float | None = None
     free_bits: float = 0.0
-    warm_up: int = 0
+    warm_up: int = 400
     training_samples: int = 1
 
     def __post_init__(self) -> None:
@@ -91,8 +92,8 @@ class VariationalFamily(ImportanceFamily):
             raise ConfigError(f"{name}: beta must be a positive number or (lowest, highest); got {self.beta!r}")
         if self.beta_used is not None and (low == high or not low <= self.beta_used <= high):
             raise ConfigError(f"{name}: beta_used must be within beta=(lowest, highest); got {self.beta_used!r}")
-        if self.training_samples > 1 and (self.beta != 1.0 or self.free_bits or self.warm_up):
-            raise ConfigError(f"{name}: training_samples above 1 are for beta=1 without free_bits and warm_up")
+        if self.training_samples > 1 and self.free_bits:
+            raise ConfigError(f"{name}: free_bits are for training_samples=1; got {self.training_samples}")
 
     # What a family states
 
@@ -118,7 +119,7 @@ class VariationalFamily(ImportanceFamily):
         beta, t = self._drawn_beta(body, events, noise)
         e = noise.normal("z", self.training_samples, body.latent)
         if self.training_samples > 1:
-            return Loss(-mean_weight(importance(body, events, e, t)) / body.form.size)
+            return Loss(-mean_weight(importance(body, events, e, t, warmth * beta)) / body.form.size)
         code = body.infer(events, body.read(events.x, t, events.context, events.mask), e[:, 0], t)
         lost = -body.decoder(code.state, t, events.context, events.mask).log_prob(events.x, events.mask)
         information = _information(code)
