@@ -35,6 +35,9 @@ Path = Callable[[Tensor, Tensor, Tensor], Tensor]
 HUBER = 0.00054
 """The pseudo-Huber scale of arXiv:2310.14189, per square root of a number."""
 
+MANY = 64
+"""Numbers per event from which on ``metric="auto"`` is a length."""
+
 
 class ConsistencyBody(StudentBody):
     """A student that knows how the path mixes events with noise at the times between its steps.
@@ -164,13 +167,16 @@ class ConsistencyTraining(_Jumps):
     r"""Improved consistency training, without a teacher (arXiv:2310.14189).
 
     Noise levels :math:`\sigma = t / (1 - t)` lie as in arXiv:2206.00364 (rho = 7, from 0.002 to 80), their number doubles in equal
-    stretches of the training from ``intervals[0]`` to ``intervals[1]``, and the interval is drawn as if log sigma were normal. The loss is
-    the pseudo-Huber length over the difference of the two noise levels; the target has the same weights.
+    stretches of the training from ``intervals[0]`` to ``intervals[1]``, and the interval is drawn as if log sigma were normal. The target
+    has the same weights, held fixed.
 
     Parameters
     ----------
     intervals : how many there are at first and at last.
     centre, spread : mean and standard deviation of log sigma.
+    metric : ``"huber"``, the paper's pseudo-Huber length over the difference of the noise levels, or ``"squared"``, the squared length over
+        the difference of times. Neighbouring points lead to the same event only on average over events, and of few numbers a length has
+        its minimum elsewhere (a median), so that ``"auto"`` takes the square for less than 64 numbers per event.
 
     >>> import numpy as np, pofx
     >>> x = np.random.default_rng(1).normal(size=(1000, 2))
@@ -183,9 +189,11 @@ class ConsistencyTraining(_Jumps):
     intervals: tuple[int, int] = (10, 1280)
     centre: float = -1.1
     spread: float = 2.0
+    metric: str = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_choice(self, "metric", ("auto", "huber", "squared"))
         _check_intervals(self)
         check_at_least(self, 1e-3, "spread")
 
@@ -199,16 +207,20 @@ class ConsistencyTraining(_Jumps):
         return (Phase("training", (train, *count_updates(layout)), estimate=_plan(layout), keep="last"),)
 
     def loss(self, body: Any, events: Events, noise: Noise) -> Loss:
-        """The pseudo-Huber length between the ends of two neighbouring points of a path, over the difference of their noise levels."""
+        """How far apart the ends are that two neighbouring points of a path lead to."""
         sigma = noise_levels(self.count(body), events.x.device)
-        k = _interval(noise.uniform("t", 1)[:, 0].double(), sigma, self.centre, self.spread)
-        t, s = (_times(sigma)[i].to(events.x.dtype) for i in (k + 1, k))
+        k, times = _interval(noise.uniform("t", 1)[:, 0].double(), sigma, self.centre, self.spread), _times(sigma)
+        t, s = (times[i].to(events.x.dtype) for i in (k + 1, k))
         e = draw_base(body, events, noise)
         with torch.no_grad():
             target = self.end(body, body.network, FlowMatching.path(body, events.x, e, s)[0], s, events)
         found = self.end(body, body.network, FlowMatching.path(body, events.x, e, t)[0], t, events)
-        length = huber(body.wrap(found - target), events.mask, HUBER)
-        return Loss(length / (sigma[k + 1] - sigma[k]).to(length.dtype), logs={"length": length})
+        apart = body.wrap(found - target)
+        squares = mean_event(apart.square(), events.mask)
+        if self.metric == "squared" or (self.metric == "auto" and body.form.size < MANY):
+            return Loss(squares / (t - s), logs={"squares": squares})
+        gap = (sigma[k + 1] - sigma[k]).to(t.dtype)
+        return Loss(huber(apart, events.mask, HUBER) / gap, logs={"squares": squares})
 
     def count(self, body: Any) -> int:
         """Intervals at this point of the training."""
@@ -223,19 +235,12 @@ STEPS = 5000
 
 
 class _TrainingBody(ConsistencyBody):
-    """It counts its training steps, which decide how fine noise levels are.
+    """It knows how many steps training takes, ``planned``, because they decide how fine noise levels are."""
 
-    Attributes
-    ----------
-    done, planned : training steps taken, and in all.
-    """
-
-    done: Tensor
     planned: Tensor
 
     def __init__(self, layout: Layout, family: ConsistencyTraining) -> None:
         super().__init__(layout, family)
-        self.register_buffer("done", torch.zeros((), dtype=torch.int64))
         self.register_buffer("planned", torch.full((), STEPS, dtype=torch.int64))
 
 

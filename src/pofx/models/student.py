@@ -46,7 +46,7 @@ __all__ = [
 
 
 class StudentBody(FieldBody):
-    """The student's network, and if wanted a copy of it that no update moves: ``target``.
+    """The student's network, how many steps it has been trained, and if wanted a copy of it that no update moves: ``target``.
 
     Parameters
     ----------
@@ -54,10 +54,13 @@ class StudentBody(FieldBody):
     times : how many numbers condition it.
     """
 
+    done: Tensor
+
     def __init__(self, layout: Layout, network: NetworkConfig | None, *, times: int, target: bool = False) -> None:
         super().__init__(layout)
         self.network = (network or default_network(self.kind)).build(network_shape(layout, times=times))
         self.target = copy.deepcopy(self.network).requires_grad_(False) if target else None
+        self.register_buffer("done", torch.zeros((), dtype=torch.int64))
 
     def copy_network(self) -> None:
         """Make the target what the network is."""
@@ -66,11 +69,13 @@ class StudentBody(FieldBody):
 
 
 def follow(decay: float) -> Callable[[Any], None]:
-    """What moves the target after a step: :math:`\\bar w \\leftarrow d \\bar w + (1 - d) w`."""
+    r"""What moves the target after step k: :math:`\bar w \leftarrow d \bar w + (1 - d) w`, with the smaller of decay and (1 + k)/(10 + k)."""
 
     def after(body: Any) -> None:
-        for mean, now in zip(body.target.parameters(), body.network.parameters(), strict=True):
-            mean.lerp_(now.detach(), 1.0 - decay)
+        body.done.add_(1)
+        now = min(decay, (1.0 + int(body.done)) / (10.0 + int(body.done)))
+        for mean, weight in zip(body.target.parameters(), body.network.parameters(), strict=True):
+            mean.lerp_(weight.detach(), 1.0 - now)
 
     return after
 
