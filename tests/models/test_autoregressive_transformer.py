@@ -170,6 +170,13 @@ def test_density_is_the_jacobian_of_decode() -> None:
         assert float(model.log_prob(x[i : i + 1])[0]) == pytest.approx(expected, abs=1e-5)
 
 
+def test_a_file_gives_the_same_model(mixed: pofx.Model, tmp_path) -> None:
+    mixed.save(tmp_path / "model.pofx")
+    again, rows = pofx.load(tmp_path / "model.pofx"), mixed_columns(np.random.default_rng(5), 50)
+    np.testing.assert_array_equal(again.log_prob(rows), mixed.log_prob(rows))
+    np.testing.assert_array_equal(again.sample(50, seed=1), mixed.sample(50, seed=1))
+
+
 # Orders
 
 

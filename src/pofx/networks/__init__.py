@@ -3,6 +3,7 @@
 - :mod:`~pofx.networks.base`: :class:`NetworkShape`, :class:`NetworkConfig`, :func:`default_network`;
 - vectors: :mod:`~pofx.networks.residual`;     - grids: :mod:`~pofx.networks.unet`, :mod:`~pofx.networks.patches`;
 - clouds: :mod:`~pofx.networks.epic`, :mod:`~pofx.networks.sets`, :mod:`~pofx.networks.messages`, :mod:`~pofx.networks.pointwise`;
+- :mod:`~pofx.networks.causal`: sequences, each token from those before it;
 - :mod:`~pofx.networks.generators`: fields from latent vectors;     - :mod:`~pofx.networks.embeddings`: time and context;
 - :mod:`~pofx.networks.masked`, :mod:`~pofx.networks.dense`: what flows are made of.
 """
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pofx.networks.base import NetworkConfig, NetworkShape, default_network, network_class, network_names
+    from pofx.networks.causal import CausalTransformer
     from pofx.networks.epic import EPiC
     from pofx.networks.generators import (
         CloudGenerator,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "base": ("NetworkConfig", "NetworkShape", "default_network", "network_class", "network_names"),
+    "causal": ("CausalTransformer",),
     "epic": ("EPiC",),
     "generators": ("CloudGenerator", "GeneratorConfig", "GridGenerator", "VectorGenerator", "default_generator"),
     "messages": ("MessagePassing",),
@@ -42,6 +45,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "CausalTransformer",
     "CloudGenerator",
     "DeepSets",
     "EPiC",

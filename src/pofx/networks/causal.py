@@ -75,7 +75,7 @@ class CausalTransformer:
     layers: int = 3
     heads: int = 4
     expansion: int = 2
-    activation: str = "gelu"
+    activation: str = "silu"
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
