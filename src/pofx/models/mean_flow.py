@@ -38,8 +38,9 @@ class MeanFlow(StudentFamily):
     apart : share of events with s < t; the others learn the velocity itself.
     times : of the two that t and s are the larger and the smaller of: ``"uniform"``, or ``"logit-normal"`` with mean -0.4 and deviation 1,
         which is best for images in the paper, but hardly ever looks at the whole step from 1 to 0.
-    power : p of the loss :math:`\|d\|^2 / (\|d\|^2 + 10^{-3})^p`, the denominator held fixed. 0 is the mean square, whose minimum is the mean
-        velocity. The paper's 1 is steadier for images, where the squared lengths are nearly all the same; with few columns it is biased.
+    power : p of the loss :math:`\|d\|^2 / (\|d\|^2 + 10^{-3})^p`, the denominator held fixed. 0 is the mean square, whose minimum
+        is the mean velocity. The paper's 1 is steadier for images, whose squared lengths are nearly all the same; with few columns
+        it is biased.
 
     >>> import numpy as np, pofx
     >>> x = np.random.default_rng(1).normal(size=(1000, 2))

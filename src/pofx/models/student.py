@@ -69,7 +69,7 @@ class StudentBody(FieldBody):
 
 
 def follow(decay: float) -> Callable[[Any], None]:
-    r"""What moves the target after step k: :math:`\bar w \leftarrow d \bar w + (1 - d) w`, with the smaller of decay and (1 + k)/(10 + k)."""
+    r"""What moves the target after step k: :math:`\bar w \leftarrow d \bar w + (1 - d) w`, d the smaller of decay and (1 + k)/(10 + k)."""
 
     def after(body: Any) -> None:
         body.done.add_(1)
