@@ -26,13 +26,17 @@ from pofx.models.discrepancy import discrepancy, energy_kernel
 from pofx.models.features import SCALES, Feature, column_values, feature_terms, spread
 from pofx.models.field import FieldBody, count_estimate, count_updates, network_shape
 from pofx.networks.base import NetworkConfig, default_network
-from pofx.networks.generators import GeneratorConfig, default_generator
+from pofx.networks.generators import GeneratorConfig, VectorGenerator, default_generator
 from pofx.networks.layers import Angles
 from pofx.networks.pooling import Points
+from pofx.networks.residual import ResidualMLP
 from pofx.training.contract import Loss, Phase, Update
 from pofx.training.noise import Noise
 
 __all__ = ["GAN"]
+
+NETWORK = ResidualMLP(width=128, layers=2, activation="leaky_relu")
+"""Of generator and critic of vectors: critics with kinks find edges and gaps sooner than smooth ones."""
 
 TOGETHER = 512
 """Events that are compared with one another by the energy distance; more of them cost quadratic time."""
@@ -44,8 +48,8 @@ class GAN(Family):
 
     Parameters
     ----------
-    generator, critic : networks; None for those that :func:`pofx.networks.default_generator` and ``default_network`` recommend. A critic
-        may have ``spectral_norm=True``.
+    generator, critic : networks; None for :data:`NETWORK` on vectors, and on grids and clouds for those that
+        :func:`pofx.networks.default_generator` and ``default_network`` recommend. A critic may have ``spectral_norm=True``.
     latent : columns of the noise z.
     loss : ``"non-saturating"``, ``"wasserstein"``, ``"least-squares"``, ``"hinge"``, ``"relativistic"`` (event and made event in pairs) or
         ``"relativistic-average"``.
@@ -78,7 +82,7 @@ class GAN(Family):
     latent: int = 8
     loss: str = "relativistic"
     penalty: str = "r1-r2"
-    strength: float = 0.1
+    strength: float = 0.01
     critic_steps: int = 1
     critic_rate: float = 1.0
     betas: tuple[float, float] = (0.0, 0.99)
@@ -124,7 +128,16 @@ class GAN(Family):
         return noise
 
     def _generator(self, layout: Layout) -> GeneratorConfig:
-        return default_generator(layout.spec[layout.only].kind) if self.generator is None else self.generator
+        if self.generator is not None:
+            return self.generator
+        kind = layout.spec[layout.only].kind
+        return VectorGenerator(NETWORK) if kind == "vector" else default_generator(kind)
+
+    def _critic(self, layout: Layout) -> NetworkConfig:
+        if self.critic is not None:
+            return self.critic
+        kind = layout.spec[layout.only].kind
+        return NETWORK if kind == "vector" else default_network(kind)
 
     # Training
 
@@ -215,7 +228,7 @@ class _Body(FieldBody):
         shape, generator = network_shape(layout), family._generator(layout)
         self.latent, self.per_point = family.latent, generator.point_noise if self.kind == "cloud" else 0
         self.generator = generator.build(family.latent, shape)
-        self.critic = Critic(family.critic or default_network(self.kind), shape, family.statistics)
+        self.critic = Critic(family._critic(layout), shape, family.statistics)
         self.columns = Angles(shape.columns, shape.circular, dim=1 if self.kind == "grid" else -1)
 
     def draw(self, events: Events, noise: Noise) -> dict[str, Tensor]:
