@@ -1,0 +1,95 @@
+"""The recommended settings of every family for the toys of `pofx.simulators`, one entry per row of the acceptance table.
+
+50 000 events, at most about a minute of training on one thread. A setting may be changed for a kind of field, and for a set by name:
+`SETTINGS["flow-matching"].of("grid-field", "grid")` is the family and the training of that set.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import pofx
+from pofx.models.base import Family
+from pofx.networks import EPiC, ResidualMLP, UNet
+from pofx.training.settings import Training
+
+__all__ = ["SETTINGS", "Changes", "Setting", "steps"]
+
+Class = Literal["exact", "student", "gan", "other"]
+"""What bar holds on the ten shapes: flows, flow matching, EDM and the transformer; students of one or two steps; GANs; none."""
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Fields of the family and of the training that are different for a kind of field or for a set."""
+
+    family: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A family and how it is trained.
+
+    Attributes
+    ----------
+    family, training : for vectors, unless `changes` says otherwise.
+    teacher : the name of another setting, whose model is the teacher.
+    bar : the class of families that decides the bar.
+    changes : by kind of field (`"grid"`, `"cloud"`) or by name of a set; the set comes last.
+    """
+
+    family: Family
+    training: Training
+    teacher: str | None = None
+    bar: Class = "other"
+    changes: Mapping[str, Changes] = field(default_factory=dict)
+
+    def of(self, name: str, kind: str = "vector") -> tuple[Family, Training]:
+        """Family and training for a set of this name and kind of field."""
+        family, training = self.family, self.training
+        for key in (kind, name):
+            change = self.changes.get(key, Changes())
+            family, training = replace(family, **change.family), training.replace(**change.training)
+        return family, training
+
+
+def steps(number: int, learning_rate: float = 2e-3, batch_size: int = 512, **changes: Any) -> Training:
+    """Training by a number of steps, on the CPU, with seed 1."""
+    made = Training(
+        max_epochs=None,
+        max_steps=number,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        ema=0.995,
+        seed=1,
+        device="cpu",
+        progress=False,
+    )
+    return made.replace(**changes)
+
+
+NETWORK = ResidualMLP(width=128, layers=3)
+GRIDS = Changes({"network": UNet(channels=(16, 32), embedding=32)}, {"max_steps": 800, "batch_size": 64})
+CLOUDS = Changes({"network": EPiC(width=64, layers=3)}, {"max_steps": 1500, "batch_size": 128})
+FIELDS = {"grid": GRIDS, "cloud": CLOUDS}
+"""Of families whose only network is called `network`."""
+
+SETTINGS: dict[str, Setting] = {
+    "gaussian": Setting(pofx.Gaussian(), steps(1)),
+    "gaussian-mixture": Setting(pofx.GaussianMixture(components=32), steps(1)),
+    "gaussian-copula": Setting(pofx.GaussianCopula(), steps(1)),
+    "coupling-flow": Setting(pofx.CouplingFlow(layers=8, hidden=(64, 64), bins=16), steps(3000), bar="exact"),
+    "autoregressive-flow": Setting(
+        pofx.AutoregressiveFlow(layers=8, hidden=(64, 64), element="spline", bins=16), steps(3000), bar="exact"
+    ),
+    "spline-flow": Setting(pofx.SplineFlow(layers=4, hidden=(64, 64), bins=16), steps(3000), bar="exact"),
+    "hybrid-flow": Setting(pofx.HybridFlow(layers=4, hidden=(64, 64), bins=16), steps(3000)),
+    "flow-matching": Setting(pofx.FlowMatching(network=NETWORK), steps(8000), bar="exact", changes=FIELDS),
+    "continuous-flow": Setting(
+        pofx.ContinuousFlow(network=ResidualMLP(width=64, layers=2)), steps(1000, learning_rate=5e-3)
+    ),
+    "inverse-autoregressive-flow": Setting(
+        pofx.InverseAutoregressiveFlow(layers=4, hidden=(64, 64), bins=16), steps(3000), teacher="spline-flow"
+    ),
+}
