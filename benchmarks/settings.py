@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pofx
 from pofx.models.base import Family
-from pofx.networks import EPiC, ResidualMLP, UNet
+from pofx.networks import CausalTransformer, EPiC, ResidualMLP, UNet
 from pofx.training.settings import Training
 
 __all__ = ["SETTINGS", "Changes", "Setting", "steps"]
@@ -75,6 +75,11 @@ CLOUDS = Changes({"network": EPiC(width=64, layers=3)}, {"max_steps": 1500, "bat
 FIELDS = {"grid": GRIDS, "cloud": CLOUDS}
 """Of families whose only network is called `network`."""
 
+LONG = Changes(
+    {"network": CausalTransformer(width=48, layers=2), "components": 8}, {"max_steps": 500, "batch_size": 128}
+)
+"""Of the transformer on events of many columns."""
+
 SETTINGS: dict[str, Setting] = {
     "gaussian": Setting(pofx.Gaussian(), steps(1)),
     "gaussian-mixture": Setting(pofx.GaussianMixture(components=32), steps(1)),
@@ -89,6 +94,13 @@ SETTINGS: dict[str, Setting] = {
     "continuous-flow": Setting(
         pofx.ContinuousFlow(network=ResidualMLP(width=64, layers=2)), steps(1000, learning_rate=5e-3)
     ),
+    "autoregressive-transformer": Setting(
+        pofx.AutoregressiveTransformer(network=CausalTransformer(layers=2)),
+        steps(2500),
+        bar="exact",
+        changes={"mixture-20": LONG, "copula-50": LONG},
+    ),
+    "mixture-density-network": Setting(pofx.MixtureDensityNetwork(components=32), steps(2500, learning_rate=5e-3)),
     "inverse-autoregressive-flow": Setting(
         pofx.InverseAutoregressiveFlow(layers=4, hidden=(64, 64), bins=16), steps(3000), teacher="spline-flow"
     ),
