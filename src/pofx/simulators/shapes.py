@@ -53,43 +53,51 @@ class Shape(Truth):
 
 
 class _Curve(Shape):
-    """A curve with normal noise: s is uniform on (0, 1), u is its root of order ``power``. Subclasses give the curves, one per arm."""
+    """Points of curves at a parameter s in (0, 1), with normal noise. Subclasses give the curve of each arm and the law of s."""
 
     noise: float
     arms: int = 1
-    power: int = 1
 
     @abstractmethod
-    def curve(self, u: Array, arm: int) -> Array:
-        """Points ``(n, 2)`` at parameters ``(n,)`` in (0, 1)."""
+    def curve(self, s: Array, arm: int) -> Array:
+        """Points ``(n, 2)`` at parameters ``(n,)``."""
+
+    def quantile(self, u: Array) -> Array:
+        """The s below which a share u of the events lies."""
+        return u
+
+    def weight(self, s: Array) -> Array:
+        """The density of s."""
+        return np.ones_like(s)
 
     def sample(self, n: int, seed: int) -> Array:
         rng = np.random.default_rng(seed)
-        u, arm = rng.random(n) ** (1 / self.power), rng.integers(self.arms, size=n)
+        s, arm = self.quantile(rng.random(n)), rng.integers(self.arms, size=n)
         x = np.empty((n, 2))
         for k in range(self.arms):
-            x[arm == k] = self.curve(u[arm == k], k)
+            x[arm == k] = self.curve(s[arm == k], k)
         return x + self.noise * rng.standard_normal((n, 2))
 
     def log_prob(self, x: ArrayLike) -> Array:
         rows = self._rows(x)
-        return np.concatenate([self._log_prob(rows[k : k + ROWS]) for k in range(0, max(len(rows), 1), ROWS)])
+        blocks = [self._log_prob(rows[k : k + ROWS]) for k in range(0, len(rows), ROWS)]
+        return np.concatenate(blocks) if blocks else np.zeros(0)
 
     def _log_prob(self, rows: Array) -> Array:
-        points, log_weight = self._nodes
-        apart = (rows**2).sum(1)[:, None] - 2 * rows @ points.T + (points**2).sum(1)
-        found: Array = logsumexp(log_weight - apart / (2 * self.noise**2), axis=1)
-        return found - math.log(math.tau * self.noise**2)
+        points, log_share = self._points
+        apart = ((rows[:, None] - points[None]) ** 2).sum(-1) / (2 * self.noise**2)
+        found: Array = logsumexp(log_share - apart, axis=1) - math.log(math.tau * self.noise**2)
+        return found
 
     @cached_property
-    def _nodes(self) -> tuple[Array, Array]:
-        """Points of the curve and the logarithms of their weights: Gauss and Legendre's rule, three nodes per noise."""
+    def _points(self) -> tuple[Array, Array]:
+        """The middle of equal steps in s, as many as keep neighbours within a third of the noise, and the logarithms of their shares."""
         fine = np.stack([self.curve(np.linspace(0, 1, 4001), k) for k in range(self.arms)])
         longest = np.linalg.norm(np.diff(fine, axis=1), axis=-1).max() * 4000
-        node, weight = np.polynomial.legendre.leggauss(math.ceil(3 * longest / self.noise))
-        u = 0.5 * (node + 1)
-        share = 0.5 * weight * self.power * u ** (self.power - 1) / self.arms
-        return np.concatenate([self.curve(u, k) for k in range(self.arms)]), np.tile(np.log(share), self.arms)
+        count = math.ceil(3 * longest / self.noise)
+        s = (np.arange(count) + 0.5) / count
+        share = np.tile(self.weight(s), self.arms)
+        return np.concatenate([self.curve(s, k) for k in range(self.arms)]), np.log(share / share.sum())
 
 
 class TwoMoons(_Curve):
@@ -103,13 +111,19 @@ class TwoMoons(_Curve):
 
 
 class Spirals(_Curve):
-    r"""Two arms, :math:`r = 3 u` at the angle :math:`3 \pi u`, noise 0.1; :math:`u = \sqrt{s}`, so that events fill the arms evenly."""
+    r"""Two arms, :math:`r = 3 s` at the angle :math:`3 \pi s`: one and a half turns each, the density of s is 2 s, noise 0.1."""
 
-    noise, arms, power = 0.1, 2, 2
+    noise, arms = 0.1, 2
 
-    def curve(self, u: Array, arm: int) -> Array:
-        angle = math.pi * (3 * u + arm)
-        return 3 * u[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
+    def curve(self, s: Array, arm: int) -> Array:
+        angle = math.pi * (3 * s + arm)
+        return 3 * s[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
+
+    def quantile(self, u: Array) -> Array:
+        return np.sqrt(u)
+
+    def weight(self, s: Array) -> Array:
+        return 2 * s
 
 
 class SwissRoll(_Curve):
