@@ -184,9 +184,9 @@ CASES = {
         ),
         Case(
             "vq-vae",
-            {"codes": 12, "slots": 2, "prior": SMALL_PRIOR, "encoder": MLP, "decoder": CODER["decoder"]},
-            gap=0.15,
-            steps=300,
+            {"codes": 8, "slots": 2, "prior": SMALL_PRIOR, "encoder": MLP, "decoder": CODER["decoder"]},
+            gap=0.3,
+            steps=150,
             kinds={
                 "grid": {
                     "slots": None,
