@@ -1,0 +1,233 @@
+"""Students: how much faster than their teacher's cheapest good run, and how much worse.
+
+A teacher is run with several solvers and numbers of steps; C2ST (network as a judge, 10 000 events a side, error of its splits) says how
+good each run is. The reference is the run with the fewest evaluations whose C2ST is within its error of the best one's. A student has one
+evaluation and a smaller network. Times are per event of `sample`, on one thread, reference and student in turn on the same batch, the
+median over the turns; their ratio has the error of these. Differences of C2ST are to the reference, on the same events of the truth;
+students and teachers draw with the same seeds. Bars: 20 times faster, and a C2ST at most 0.03 larger. Students without a teacher stand
+beside them.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from common import Row
+from measuring import Sheet, mean, parser
+
+import pofx
+from pofx import registry
+from pofx.models.base import Family
+from pofx.models.model import Model
+from pofx.networks import ResidualMLP
+from pofx.simulators.shapes import SHAPES
+from pofx.solvers import RK4, Euler, Heun, Solver
+from pofx.training import Training
+
+NAME = "04_students"
+SEED, TRUTH_SEED = 1, 101
+FASTER, WORSE = 20.0, 0.03
+CASES = (("eight-gaussians", "flow-matching"), ("spirals", "flow-matching"), ("two-moons", "edm"))
+SOLVERS: tuple[Solver, ...] = (
+    *(Euler(steps=n) for n in (8, 16, 24, 32)),
+    *(Heun(steps=n) for n in (4, 8, 12)),
+    *(RK4(steps=n) for n in (2, 4, 6, 12)),
+)
+LARGE, SMALL = ResidualMLP(width=256, layers=3), ResidualMLP(width=96, layers=3)
+TRAINING = Training(
+    max_epochs=None,
+    max_steps=1,
+    batch_size=512,
+    learning_rate=2e-3,
+    seed=SEED,
+    progress=False,
+    device="cpu",
+    validate_every=10,
+)
+
+
+class Sizes(NamedTuple):
+    """Events and steps of a measurement."""
+
+    train: int = 50_000
+    judged: int = 10_000
+    timed: int = 4096
+    turns: int = 7
+    teacher: int = 3000
+    student: int = 5000
+
+
+class Run(NamedTuple):
+    """A way to draw events of a teacher."""
+
+    solver: str
+    evaluations: float
+    c2st: float
+    error: float
+
+
+FULL, QUICK = Sizes(), Sizes(2000, 500, 256, 3, 20, 20)
+
+
+def students(sizes: Sizes) -> dict[str, tuple[Family, Training]]:
+    """Families with their training: those of a teacher first."""
+    steps, rounds = sizes.student, max(sizes.student // 4, 1)
+    return {
+        "consistency": (pofx.Consistency(network=SMALL, intervals=16), TRAINING.replace(max_steps=steps)),
+        "progressive-distillation": (
+            pofx.ProgressiveDistillation(network=SMALL, first=8),
+            TRAINING.replace(max_steps=rounds),
+        ),
+        "mean-flow": (pofx.MeanFlow(network=SMALL), TRAINING.replace(max_steps=steps)),
+    }
+
+
+@cache
+def events(shape: str, n: int, seed: int) -> Any:
+    """Of the truth."""
+    return SHAPES[shape].sample(n, seed=seed)
+
+
+@cache
+def teacher(shape: str, name: str, sizes: Sizes) -> Model:
+    """A generous network."""
+    family = registry.family_class(name)(network=LARGE)
+    return family.fit(events(shape, sizes.train, SEED), training=TRAINING.replace(max_steps=sizes.teacher))
+
+
+def with_solver(model: Model, solver: Solver) -> Model:
+    """The same weights, moved by another solver."""
+    return Model(replace(model.family, solver=solver), model.fitted, model.layout, model.card)
+
+
+def judged(model: Model, shape: str, sizes: Sizes) -> Any:
+    """C2ST between fresh events of the truth and of the model."""
+    return pofx.c2st(
+        events(shape, sizes.judged, TRUTH_SEED), model.sample(sizes.judged, seed=SEED), judge="network", seed=SEED
+    )
+
+
+def evaluations(model: Model, solver: Solver) -> float:
+    """Of the velocity, per event."""
+    noise = model.noise(64, seed=SEED)["z"]
+    body = model.fitted.body
+    found = solver.solve(model.family.field(body, None, None), body.base(noise), 1.0, 0.0)  # type: ignore[attr-defined]
+    return float(found.evaluations.double().mean())
+
+
+@cache
+def scan(shape: str, name: str, sizes: Sizes) -> tuple[Run, ...]:
+    """All runs of a teacher, its own solver among them, by evaluations."""
+    model = teacher(shape, name, sizes)
+    own: Solver = model.family.solver  # type: ignore[attr-defined]
+    found = []
+    for solver in {repr(solver): solver for solver in (own, *(SOLVERS[::4] if sizes == QUICK else SOLVERS))}.values():
+        with torch.no_grad():
+            cost = evaluations(model, solver)
+        score = judged(with_solver(model, solver), shape, sizes)
+        found.append(Run(repr(solver), cost, score.accuracy, score.error))
+    return tuple(sorted(found, key=lambda run: run.evaluations))
+
+
+def reference(runs: tuple[Run, ...]) -> Run:
+    """The run with the fewest evaluations that is within its error of the best."""
+    best = min(run.c2st for run in runs)
+    return next(run for run in runs if run.c2st - run.error <= best)
+
+
+def solver_of(model: Model, run: Run) -> Solver:
+    """The solver of a run."""
+    known = (*SOLVERS, model.family.solver)  # type: ignore[attr-defined]
+    return next(solver for solver in known if repr(solver) == run.solver)
+
+
+@cache
+def student(shape: str, name: str, family: str, sizes: Sizes) -> tuple[Model, Row]:
+    """A fitted student, and what its training took."""
+    config, training = students(sizes)[family]
+    known = teacher(shape, name, sizes) if config.capabilities.teacher else None
+    begun = time.monotonic()
+    model = config.fit(events(shape, sizes.train, SEED), training=training, teacher=known)
+    return model, {"training_seconds": round(time.monotonic() - begun, 1), "steps": model.card["training"]["steps"]}
+
+
+def seconds(model: Model, n: int) -> float:
+    """Of drawing n events."""
+    begun = time.perf_counter()
+    model.sample(n, seed=SEED)
+    return time.perf_counter() - begun
+
+
+def teacher_row(shape: str, name: str, sizes: Sizes) -> Row:
+    """C2ST of the reference run; all runs beside it."""
+    runs = scan(shape, name, sizes)
+    chosen = reference(runs)
+    row = {"value": chosen.c2st, "error": chosen.error, "passed": None, "reference": chosen.solver}
+    return {
+        **row,
+        "evaluations": chosen.evaluations,
+        "runs: solver, evaluations, C2ST, error": [list(run) for run in runs],
+    }
+
+
+def time_row(shape: str, name: str, family: str, sizes: Sizes) -> Row:
+    """The time of the reference run over the student's."""
+    known, (model, trained) = teacher(shape, name, sizes), student(shape, name, family, sizes)
+    slow = with_solver(known, solver_of(known, reference(scan(shape, name, sizes))))
+    turns = [(seconds(slow, sizes.timed), seconds(model, sizes.timed)) for _ in range(sizes.turns + 1)][1:]
+    ratios = np.array([first / second for first, second in turns])
+    value, error = float(np.median(ratios)), 1.25 * mean(ratios).error
+    microseconds = [1e6 * float(np.median(part)) / sizes.timed for part in zip(*turns, strict=True)]
+    row = {"value": value, "error": error, "passed": bool(value >= FASTER), "microseconds_per_event": microseconds}
+    return {**row, **trained, "threads": torch.get_num_threads()}
+
+
+def quality_row(shape: str, name: str, family: str, sizes: Sizes) -> Row:
+    """C2ST of the student minus that of the reference run."""
+    chosen, found = reference(scan(shape, name, sizes)), judged(student(shape, name, family, sizes)[0], shape, sizes)
+    value, error = found.accuracy - chosen.c2st, math.hypot(found.error, chosen.error)
+    return {
+        "value": value,
+        "error": error,
+        "passed": bool(value <= WORSE),
+        "c2st": found.accuracy,
+        "c2st_error": found.error,
+    }
+
+
+def rows(sizes: Sizes) -> Iterator[tuple[str, Callable[[], Row], float | None]]:
+    """Measure, how, bar."""
+    for shape, name in CASES[:1] if sizes == QUICK else CASES:
+        yield f"{shape}, {name}: C2ST of the cheapest good run", partial(teacher_row, shape, name, sizes), None
+        for family, (config, _) in students(sizes).items():
+            taught = config.capabilities.teacher
+            if not taught and name != "flow-matching":
+                continue
+            for what, make, bar in (("times faster", time_row, FASTER), ("C2ST above it", quality_row, WORSE)):
+                measured = partial(make, shape, name, family, sizes)
+                row = measured if taught else partial(_without_bar, measured)
+                yield f"{shape}, {name}, {family}: {what}", row, bar if taught else None
+
+
+def _without_bar(measured: Callable[[], Row]) -> Row:
+    return {**measured(), "passed": None}
+
+
+def main() -> None:
+    """All rows; about twenty minutes on one thread."""
+    options = parser(__doc__).parse_args()
+    torch.set_num_threads(1)
+    sheet = Sheet(NAME, quick=options.quick)
+    plan = list(rows(QUICK if options.quick else FULL))
+    for measure, make, bar in plan:
+        sheet.measure(measure, make, seeds=(SEED, TRUTH_SEED), bar=bar)
+    sheet.finish(row[0] for row in plan)
+
+
+if __name__ == "__main__":
+    main()
