@@ -84,7 +84,7 @@ class GAN(Family):
     penalty: str = "r1-r2"
     strength: float = 0.01
     critic_steps: int = 1
-    critic_rate: float = 1.0
+    critic_rate: float = 3.0
     betas: tuple[float, float] = (0.0, 0.99)
     statistics: str = "none"
     features: tuple[Feature, ...] = ()
