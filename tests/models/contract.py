@@ -30,6 +30,7 @@ from pofx.models.model import Model
 from pofx.networks import CloudGenerator, EPiC, GridGenerator, ResidualMLP, UNet, VectorGenerator
 from pofx.networks.causal import CausalTransformer
 from pofx.networks.lattices import LatticeDecoder, LatticeEncoder
+from pofx.networks.pointwise import Pointwise
 from pofx.simulators import Conditional, CorrelatedGaussian
 from pofx.solvers import RK4
 from pofx.training import Training
@@ -194,6 +195,27 @@ CASES = {
                     "decoder": DecoderSettings(network=LatticeDecoder(channels=(4, 6), embedding=8)),
                 },
                 "cloud": {"encoder": CODERS["cloud"]["encoder"], "decoder": CODERS["cloud"]["decoder"]},
+            },
+        ),
+        Case(
+            "bib-ae",
+            {
+                "encoder": MLP,
+                "generator": VectorGenerator(MLP),
+                "critic": MLP,
+                "latent_critic": MLP,
+                "latent": 2,
+                "post_processor": Pointwise(widths=(8,), embedding=8),
+            },
+            gap=None,
+            steps=25,
+            kinds={
+                "grid": {
+                    "encoder": GRID_NETWORK,
+                    "generator": GridGenerator(channels=(4, 6), embedding=8),
+                    "critic": GRID_NETWORK,
+                    "flow": CouplingFlow(**FLOW),
+                },
             },
         ),
         Case("consistency", STUDENT, gap=None, kinds=STUDENTS, teacher="flow-matching"),
