@@ -43,6 +43,9 @@ from pofx.networks.generators import CloudGenerator, GeneratorConfig, default_ge
 
 __all__ = ["AutoencoderBody", "AutoencoderFamily", "Decoder", "DecoderSettings", "decoder_noise", "encoder_of"]
 
+WIDEST = 5.0
+"""Largest log-width of the noise, in latent units, so that what is drawn is finite whatever a network says."""
+
 KINDS: frozenset[Kind] = frozenset({"vector", "grid", "cloud"})
 
 
@@ -135,7 +138,7 @@ class Decoder(nn.Module):
         else:
             mean, raw = out, (self.log_scale if dim == -1 else self._shaped(self.log_scale)).expand_as(out)
         lowest = raw.new_tensor(2.0 * math.log(self.settings.floor))
-        return mean, 0.5 * torch.logaddexp(2.0 * raw, lowest)
+        return mean, 0.5 * torch.logaddexp(2.0 * raw.clamp(max=WIDEST), lowest)
 
     def _shaped(self, columns: Tensor) -> Tensor:
         """One number per column, to be broadcast against vectors or grids."""
