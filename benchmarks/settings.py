@@ -104,4 +104,19 @@ SETTINGS: dict[str, Setting] = {
     "inverse-autoregressive-flow": Setting(
         pofx.InverseAutoregressiveFlow(layers=4, hidden=(64, 64), bins=16), steps(3000), teacher="spline-flow"
     ),
+    "consistency": Setting(
+        pofx.Consistency(network=NETWORK), steps(4000), teacher="flow-matching", bar="student", changes=FIELDS
+    ),
+    "consistency-training": Setting(
+        pofx.ConsistencyTraining(network=NETWORK, steps=2), steps(6000), bar="student", changes=FIELDS
+    ),
+    "progressive-distillation": Setting(
+        pofx.ProgressiveDistillation(network=NETWORK),
+        steps(1200),
+        teacher="flow-matching",
+        bar="student",
+        changes=FIELDS,
+    ),
+    "mean-flow": Setting(pofx.MeanFlow(network=NETWORK, steps=2), steps(5000), bar="student", changes=FIELDS),
+    "shortcut": Setting(pofx.Shortcut(network=NETWORK, finest=32, steps=2), steps(5000), bar="student", changes=FIELDS),
 }
