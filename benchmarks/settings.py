@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pofx
 from pofx.models.base import Family
-from pofx.networks import CausalTransformer, EPiC, ResidualMLP, UNet
+from pofx.networks import CausalTransformer, EPiC, GridGenerator, ResidualMLP, UNet
 from pofx.training.settings import Training
 
 __all__ = ["SETTINGS", "Changes", "Setting", "steps"]
@@ -101,6 +101,18 @@ SETTINGS: dict[str, Setting] = {
         changes={"mixture-20": LONG, "copula-50": LONG},
     ),
     "mixture-density-network": Setting(pofx.MixtureDensityNetwork(components=32), steps(2500, learning_rate=5e-3)),
+    "gan": Setting(
+        pofx.GAN(),
+        steps(2500, learning_rate=1e-3, batch_size=256),
+        bar="gan",
+        changes={
+            "grid": Changes(
+                {"generator": GridGenerator(channels=(16, 32)), "critic": UNet(channels=(16, 32), embedding=32)},
+                {"max_steps": 800, "batch_size": 64},
+            ),
+            "cloud": Changes({"critic": EPiC(width=64, layers=3)}, {"max_steps": 1500, "batch_size": 128}),
+        },
+    ),
     "inverse-autoregressive-flow": Setting(
         pofx.InverseAutoregressiveFlow(layers=4, hidden=(64, 64), bins=16), steps(3000), teacher="spline-flow"
     ),
