@@ -100,9 +100,10 @@ PLANS = {
         {"network": CausalTransformer(width=48, layers=2), "components": 12}, {"max_steps": 1200}, BOTH
     ),
     "mixture-density-network": Plan({}, {}, BOTH),
+    **{name: Plan({}, {"max_steps": 5000}, fresh=2000) for name in ("ddpm", "score-sde", "edm")},
 }
 """Families that are not named here are measured in 2-D as they come."""
-OTHERS = Plan(training={"max_steps": 3000}, fresh=2000)
+OTHERS = Plan(training={"max_steps": 3000}, fresh=1000)
 
 
 def available() -> Iterator[str]:
