@@ -213,12 +213,13 @@ def test_errors_are_typed():
             c2st(*samples, **options)
 
 
-def test_clouds_are_refused_with_advice():
+def test_clouds_beside_a_context_are_refused_with_advice():
     columns = tuple(Column(name) for name in ("pt", "eta"))
-    jets = pofx.Dataset.from_arrays(
-        np.zeros((30, 4, 2)), columns={"jet": Field("cloud", (4, 2), columns)}, masks={"jet": np.ones((30, 4), bool)}
-    )
-    with pytest.raises(CapabilityError, match="jet is a cloud of points: compute features of it first"):
+    spec, masks = {"jet": Field("cloud", (4, 2), columns)}, {"jet": np.ones((30, 4), bool)}
+    jets = pofx.Dataset.from_arrays({"jet": np.zeros((30, 4, 2))}, np.zeros((30, 1)), columns=spec, masks=masks)
+    with pytest.raises(
+        CapabilityError, match="jet is a cloud of points beside other fields or a context: compute features"
+    ):
         c2st(jets, jets)
 
 

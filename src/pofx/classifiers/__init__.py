@@ -1,6 +1,6 @@
 """Classifiers as estimators of density ratios: a network in the one training loop, and boosted trees.
 
-- :mod:`~pofx.classifiers.base`: the contract;
+- :mod:`~pofx.classifiers.base`: the contract;    - :mod:`~pofx.classifiers.clouds`: :class:`CloudClassifier`;
 - :mod:`~pofx.classifiers.network`: :class:`NetworkClassifier`;     - :mod:`~pofx.classifiers.trees`: :class:`TreeClassifier`.
 """
 
@@ -12,14 +12,16 @@ from pofx.classifiers.base import Classifier, FittedClassifier, balanced_weights
 from pofx.errors import ConfigError
 
 if TYPE_CHECKING:
+    from pofx.classifiers.clouds import CloudClassifier
     from pofx.classifiers.network import NetworkClassifier
     from pofx.classifiers.trees import TreeClassifier
 
-_HOMES = {"NetworkClassifier": "network", "TreeClassifier": "trees"}
+_HOMES = {"CloudClassifier": "clouds", "NetworkClassifier": "network", "TreeClassifier": "trees"}
 _NAMES = {"network": "NetworkClassifier", "trees": "TreeClassifier"}
 
 __all__ = [
     "Classifier",
+    "CloudClassifier",
     "FittedClassifier",
     "NetworkClassifier",
     "TreeClassifier",

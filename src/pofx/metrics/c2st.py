@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from pofx.classifiers import Classifier, classifier
 from pofx.classifiers.base import Floats, Labelled, as_rows, as_weight, balanced_weights
 from pofx.classifiers.whitening import Whitening
+from pofx.data.numbers import as_numpy
 from pofx.errors import CapabilityError, ConfigError, DataError, ShapeError
 from pofx.metrics.scores import Scores, Value, accuracy, area, effective, permutation_p_value, scored
 
@@ -86,10 +87,11 @@ class C2ST:
 
 
 class _Side(NamedTuple):
-    """One sample: ``(n, d)``, weights ``(n,)``."""
+    """One sample: ``(n, d)``, weights ``(n,)``; of clouds ``(n, L, F)`` with a mask ``(n, L)``."""
 
     x: Floats
     weight: Floats
+    mask: NDArray[np.bool_] | None = None
 
 
 class _Sizes(NamedTuple):
@@ -118,8 +120,10 @@ def c2st(  # noqa: PLR0913
 
     Parameters
     ----------
-    a, b : arrays ``(n, d)`` and ``(m, d)``, tensors, data frames or data sets; of a data set all fields, the context and the weights count.
-    judge : ``"network"``, ``"trees"``, or a config such as ``NetworkClassifier(hidden=(500, 500))``.
+    a, b : arrays ``(n, d)`` and ``(m, d)``, tensors, data frames, data sets or :class:`~pofx.data.events.Events`; of the last two all
+        fields, the context and the weights count. Clouds of points, if they are the only field, are compared as sets.
+    judge : ``"network"``, ``"trees"``, or a config such as ``NetworkClassifier(hidden=(500, 500))``; for clouds ``"network"`` or a
+        :class:`~pofx.classifiers.CloudClassifier`.
     splits : independent random splits into events that train the judge and events that test it.
     train, test : a float is a share of either side, an integer a number of events per side; ``test=None`` takes all that do not train.
     whiten : rotate and scale such that the training events of both sides together, each side with half the weight, have unit covariance.
@@ -134,7 +138,7 @@ def c2st(  # noqa: PLR0913
     ------
     ShapeError, NonFiniteError, DataError : the samples have different columns, NaN, too few events.
     ConfigError : an unknown judge, shares that add up to more than one.
-    CapabilityError : a data set with a cloud of points.
+    CapabilityError : a cloud of points beside other fields or a context, or with a judge that is not for clouds.
 
     >>> rng = np.random.default_rng(1)
     >>> found = c2st(rng.normal(0, 1, (200, 1)), rng.normal(3, 1, (200, 1)), judge="trees", splits=1)
@@ -142,11 +146,13 @@ def c2st(  # noqa: PLR0913
     (True, 0.001)
     """
     sides = _side(a, weight_a, "a"), _side(b, weight_b, "b")
-    if sides[0].x.shape[1] != sides[1].x.shape[1]:
+    if sides[0].x.ndim != sides[1].x.ndim or sides[0].x.shape[-1] != sides[1].x.shape[-1]:
         raise ShapeError(f"expected two samples of equal columns; got shapes {sides[0].x.shape} and {sides[1].x.shape}")
     if splits < 1:
         raise ConfigError(f"splits: expected at least 1; got {splits}")
     config = classifier(judge)
+    if sides[0].mask is not None:
+        config, sides = _of_clouds(judge, sides, whiten)
     sizes = [_sizes(len(side.x), train, test, name) for side, name in zip(sides, "ab", strict=True)]
     held_out = [_judged(config, sides, sizes, whiten, _seed(seed, number)) for number in range(splits)]
     first = held_out[0]
@@ -165,22 +171,56 @@ def _seed(seed: int, *labels: str | int) -> int:
 
 def _side(data: Any, weight: Any, name: str) -> _Side:
     from pofx.data.dataset import Dataset
+    from pofx.data.events import Events
 
-    if isinstance(data, Dataset):
-        events = data.arrays()
-        data, weight = _flat(events), events.weight if weight is None else weight
-    rows = as_rows(data, name)
-    return _Side(rows, as_weight(weight, len(rows), f"weight_{name}"))
+    events = data.arrays() if isinstance(data, Dataset) else data
+    if not isinstance(events, Events):
+        rows = as_rows(events, name)
+        return _Side(rows, as_weight(weight, len(rows), f"weight_{name}"))
+    weights = as_weight(events.weight if weight is None else weight, len(events), f"weight_{name}")
+    if not events.masks:
+        return _Side(as_rows(_flat(events), name), weights)
+    if len(events.fields) > 1 or events.context is not None:
+        raise CapabilityError(
+            f"the two-sample test compares columns, or clouds alone; {', '.join(events.masks)} is a cloud of points beside other fields "
+            "or a context: compute features of it first"
+        )
+    mask = as_numpy(events.mask).astype(bool)
+    real = np.where(mask[..., None], as_numpy(events.x), 0.0)
+    return _Side(as_rows(real.reshape(len(real), -1), name).reshape(real.shape), weights, mask)
 
 
 def _flat(events: Events) -> Floats:
     """All fields side by side, and those of the context, ``(n, d)``."""
     if events.masks:
         raise CapabilityError(
-            f"the two-sample test compares columns; {', '.join(events.masks)} is a cloud of points: compute features of it first"
+            f"the two-sample test compares columns, or clouds alone; {', '.join(events.masks)} is a cloud of points in the context: "
+            "compute features of it first"
         )
-    parts = [np.asarray(array, dtype=np.float64).reshape(len(events), -1) for array in events.fields.values()]
+    parts = [as_numpy(array).astype(np.float64).reshape(len(events), -1) for array in events.fields.values()]
     return np.concatenate(parts if events.context is None else [*parts, _flat(events.context)], axis=1)
+
+
+def _of_clouds(judge: Any, sides: tuple[_Side, _Side], whiten: bool) -> tuple[Classifier, tuple[_Side, _Side]]:
+    """The judge of these clouds, and the clouds as rows of equal length."""
+    from pofx.classifiers.clouds import CloudClassifier
+
+    if whiten:
+        raise ConfigError("whiten: clouds of points are not whitened; expected False")
+    chosen = CloudClassifier() if judge == "network" else judge
+    if not isinstance(chosen, CloudClassifier):
+        raise CapabilityError(f"clouds of points: expected judge='network' or a CloudClassifier; got {judge!r}")
+    length = max(side.x.shape[1] for side in sides)
+    first, second = (_cloud_side(side, length) for side in sides)
+    return replace(chosen, features=sides[0].x.shape[2]), (first, second)
+
+
+def _cloud_side(side: _Side, length: int) -> _Side:
+    from pofx.classifiers.clouds import cloud_rows
+
+    mask = np.zeros(side.x.shape[:2], bool) if side.mask is None else side.mask
+    more = length - side.x.shape[1]
+    return side._replace(x=cloud_rows(np.pad(side.x, ((0, 0), (0, more), (0, 0))), np.pad(mask, ((0, 0), (0, more)))))
 
 
 def _sizes(n: int, train: float, test: float | None, name: str) -> _Sizes:
@@ -226,7 +266,7 @@ def _part(sides: tuple[_Side, _Side], rows: Sequence[NDArray[np.intp]]) -> Label
     label = np.repeat([False, True], [len(some) for some in rows])
     x, weight = (
         np.concatenate([part[some] for part, some in zip(parts, rows, strict=True)])
-        for parts in zip(*sides, strict=True)
+        for parts in zip(*((side.x, side.weight) for side in sides), strict=True)
     )
     for name, sum_ in (("a", weight[~label].sum()), ("b", weight[label].sum())):
         if not sum_ > 0:
