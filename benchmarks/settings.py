@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import pofx
+from pofx.models.autoencoder import DecoderSettings
 from pofx.models.base import Family
-from pofx.networks import CausalTransformer, EPiC, GridGenerator, ResidualMLP, UNet
+from pofx.networks import CausalTransformer, EPiC, GridGenerator, ResidualMLP, UNet, VectorGenerator
 from pofx.training.settings import Training
 
 __all__ = ["SETTINGS", "Changes", "Setting", "steps"]
@@ -36,6 +37,7 @@ class Setting:
     family, training : for vectors, unless `changes` says otherwise.
     teacher : the name of another setting, whose model is the teacher.
     bar : the class of families that decides the bar.
+    density_events : fresh events whose density is compared with the truth's; fewer where one is dear.
     changes : by kind of field (`"grid"`, `"cloud"`) or by name of a set; the set comes last.
     """
 
@@ -43,6 +45,7 @@ class Setting:
     training: Training
     teacher: str | None = None
     bar: Class = "other"
+    density_events: int = 2000
     changes: Mapping[str, Changes] = field(default_factory=dict)
 
     def of(self, name: str, kind: str = "vector") -> tuple[Family, Training]:
@@ -79,6 +82,19 @@ LONG = Changes(
     {"network": CausalTransformer(width=48, layers=2), "components": 8}, {"max_steps": 500, "batch_size": 128}
 )
 """Of the transformer on events of many columns."""
+
+CODER: dict[str, Any] = {
+    "encoder": ResidualMLP(width=128, layers=2),
+    "decoder": DecoderSettings(network=VectorGenerator(ResidualMLP(width=128, layers=2))),
+}
+CODERS = {
+    "grid": Changes(
+        {"encoder": UNet(channels=(16, 32), embedding=32), "decoder": DecoderSettings()},
+        {"max_steps": 1000, "batch_size": 64},
+    ),
+    "cloud": Changes({"encoder": None, "decoder": DecoderSettings()}, {"max_steps": 1000, "batch_size": 128}),
+}
+"""Of variational and probabilistic autoencoders."""
 
 SETTINGS: dict[str, Setting] = {
     "gaussian": Setting(pofx.Gaussian(), steps(1)),
@@ -131,4 +147,11 @@ SETTINGS: dict[str, Setting] = {
     ),
     "mean-flow": Setting(pofx.MeanFlow(network=NETWORK, steps=2), steps(5000), bar="student", changes=FIELDS),
     "shortcut": Setting(pofx.Shortcut(network=NETWORK, finest=32, steps=2), steps(5000), bar="student", changes=FIELDS),
+    "vae": Setting(pofx.VAE(warm_up=1000, **CODER), steps(4000), changes=CODERS),
+    "hierarchical-vae": Setting(pofx.HierarchicalVAE(levels=2, warm_up=1000, **CODER), steps(3000), changes=CODERS),
+    "probabilistic-autoencoder": Setting(
+        pofx.ProbabilisticAutoencoder(flow=pofx.SplineFlow(hidden=(64, 64)), **CODER),
+        steps(1500),
+        changes=CODERS,
+    ),
 }
