@@ -172,7 +172,7 @@ def main() -> None:
     )
     made.add_argument("--truth", nargs="+", default=["*"], help="patterns of truths, e.g. beta")
     options = made.parse_args()
-    sheet = Sheet(NAME, quick=options.quick)
+    sheet = Sheet(NAME, quick=options.quick, any_source=True)
     for measure, name, truth, d in planned():
         if any(fnmatch(name, p) for p in options.only) and any(fnmatch(truth, p) for p in options.truth):
             sheet.measure(

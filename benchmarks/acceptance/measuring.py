@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from common import RESULTS, ROOT, Row, load_partial, record, save_partial, source_digest
+from common import RESULTS, ROOT, Row, git, load_partial, record, save_partial, source_digest
 
 from pofx.errors import PofxError
 
@@ -46,12 +46,13 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 class Sheet:
     """The rows of one script: those of an interrupted run, and new ones as they are measured.
 
-    A row that pofx refuses to measure (a `PofxError`) is a failed one; any other exception ends the script.
+    A row that pofx refuses to measure (a `PofxError`) is a failed one; any other exception ends the script. With `any_source`, rows of an
+    older source are kept, and every row says of which commit it is.
     """
 
-    def __init__(self, name: str, *, quick: bool) -> None:
-        self.name, self.quick = name, quick
-        self.rows: list[Row] = [] if quick else load_partial(name)
+    def __init__(self, name: str, *, quick: bool, any_source: bool = False) -> None:
+        self.name, self.quick, self.any_source = name, quick, any_source
+        self.rows: list[Row] = [] if quick else load_partial(name, any_source=any_source)
 
     def measure(self, measure: str, make: Callable[[], Row], *, seeds: Iterable[int], bar: float | None = None) -> None:
         """Add the row unless it is there. `make` gives at least value, error and passed."""
@@ -65,10 +66,11 @@ class Sheet:
             made = {"value": None, "error": None, "passed": False, "refused": f"{type(error).__name__}: {error}"}
         seconds = round(time.monotonic() - begun, 1)
         row = {"measure": measure, "bar": bar, "seeds": list(seeds), "seconds": seconds, **made}
+        row |= {"commit": git("rev-parse", "--short", "HEAD")} if self.any_source else {}
         self.rows.append(row)
         print(_line(row), flush=True)
         if not self.quick:
-            self.rows += _beside(self.name, {row["measure"] for row in self.rows})
+            self.rows += _beside(self.name, {row["measure"] for row in self.rows}, self.any_source)
             save_partial(self.name, self.rows)
 
     def finish(self, expected: Iterable[str]) -> None:
@@ -87,11 +89,11 @@ class Sheet:
         print(f"{path.name}: {sum(row['passed'] is not False for row in rows)} of {len(rows)} rows pass", flush=True)
 
 
-def _beside(name: str, known: set[str]) -> list[Row]:
+def _beside(name: str, known: set[str], any_source: bool) -> list[Row]:
     """Rows that another process has saved meanwhile: one may measure some rows while another measures others."""
     path = RESULTS / "partial" / f"{name}.json"
     saved = json.loads(path.read_text()) if path.exists() else {}
-    rows = saved.get("rows", []) if saved.get("source") == source_digest(name) else []
+    rows = saved.get("rows", []) if any_source or saved.get("source") == source_digest(name) else []
     return [row for row in rows if row["measure"] not in known]
 
 
