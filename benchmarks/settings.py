@@ -106,6 +106,21 @@ SETTINGS: dict[str, Setting] = {
     ),
     "spline-flow": Setting(pofx.SplineFlow(layers=4, hidden=(64, 64), bins=16), steps(3000), bar="exact"),
     "hybrid-flow": Setting(pofx.HybridFlow(layers=4, hidden=(64, 64), bins=16), steps(3000)),
+    "energy-based-model": Setting(
+        pofx.EnergyBasedModel(network=ResidualMLP(width=128, layers=2), levels=30),
+        steps(3500, learning_rate=3e-3, validate_every=4),
+        changes={
+            "grid": Changes(
+                {"network": UNet(channels=(16, 32), embedding=32), "smallest": 0.05, "levels": 20, "chains": 64},
+                {"max_steps": 300, "batch_size": 64},
+            ),
+            "cloud": Changes(
+                {"network": EPiC(width=64, layers=2, activation="silu"), "smallest": 0.05, "levels": 20},
+                {"max_steps": 700, "batch_size": 128},
+            ),
+        },
+    ),
+    "rbm": Setting(pofx.RBM(hidden=128, sweeps=2), steps(8000, learning_rate=1e-2, validate_every=10)),
     "flow-matching": Setting(pofx.FlowMatching(network=NETWORK), steps(8000), bar="exact", changes=FIELDS),
     "continuous-flow": Setting(
         pofx.ContinuousFlow(network=ResidualMLP(width=64, layers=2)), steps(1000, learning_rate=5e-3)

@@ -27,7 +27,7 @@ from pofx.models.energy_based import EnergyBasedModel
 from pofx.models.rbm import RBM
 
 NAME = "04_partition_function"
-SEEDS = tuple(range(1, 13))
+SEEDS = tuple(range(1, 9))
 PULL, WIDTH = 3.0, 0.25
 CHAINS, TEMPERATURES = 256, 500
 SIZES, COUPLINGS = ((8, 6), (20, 12), (60, 14)), (0.1, 0.5, 1.0)
@@ -136,7 +136,7 @@ class Wells(nn.Module):
 ENERGIES: dict[str, tuple[Callable[[int], Any], int]] = {
     "normal in 2 dimensions": (Quadratic, 2),
     "normal in 10 dimensions": (Quadratic, 10),
-    "normal in 50 dimensions": (Quadratic, 50),
+    "normal in 30 dimensions": (Quadratic, 30),
     "two wells in 2 dimensions": (Wells, 2),
 }
 
@@ -144,7 +144,7 @@ ENERGIES: dict[str, tuple[Callable[[int], Any], int]] = {
 def energy_model(name: str) -> tuple[EnergyBasedModel, Any]:
     """The closed form in the network's place, and the steps that the walk chooses."""
     make, d = ENERGIES[name]
-    walker = EnergyBasedModel(objective="persistent", chains=CHAINS, levels=200)
+    walker = EnergyBasedModel(objective="persistent", chains=CHAINS, levels=100)
     body: Any = walker.build(Layout(vector_spec(d))).double()
     body.network = make(d)
     walker._normalise(body, None, None)  # type: ignore[arg-type]

@@ -227,7 +227,16 @@ class Normal(Machine):
     def __init__(self, layout: Layout, hidden: int, chains: int, smallest: float) -> None:
         super().__init__(layout, hidden, chains)
         self.smallest = smallest
-        self.log_scale = nn.Parameter(torch.full((self.columns,), 0.5 * math.log(1.0 - smallest**2)))
+        self.log_scale = nn.Parameter(torch.full((self.columns,), 0.5 * math.log(0.5)))
+        self._spread()
+
+    @torch.no_grad()
+    def _spread(self) -> None:
+        """Centres that hold half of the variance: from small weights, no gradient leads away from a Gaussian."""
+        self.weight.mul_(100.0 * math.sqrt(2.0 / self.units))
+        self.visible.copy_(-0.5 * self.weight.sum(0))
+        scaled = self.weight / self.variance
+        self.hidden.copy_(-scaled @ self.visible - 0.5 * (scaled * self.weight).sum(1))
 
     @property
     def variance(self) -> Tensor:
