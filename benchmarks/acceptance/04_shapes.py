@@ -45,6 +45,8 @@ EVENTS, JUDGED, SPLITS = 50_000, 10_000, 3
 MINUTES = 5.0
 BARS = {"exact": 0.55, "student": 0.60, "gan": 0.70, "other": None}
 SETS: dict[str, Any] = {**SHAPES, **TOYS}
+DENSITY_EVENTS = {"vector": EVENTS, "grid": 64, "cloud": 128}
+"""At most: with many numbers per event a density takes long, and one event says much."""
 JUDGE = NetworkClassifier(frequencies=64, epochs=20)
 """In the plane."""
 MODELS = RESULTS / "partial" / "models"
@@ -185,7 +187,7 @@ def measured(family: str, name: str, quick: bool) -> Row:
         "value": found.accuracy, "error": found.error, "passed": passed,
         "floor": base, "floor_error": base_error, "auc": found.auc, "p_value": found.p_value, "judge": found.judge,
         "microseconds_per_event": round(1e6 * seconds / n, 2), "evaluations": evaluations(model),
-        **density(model, name, 20 if quick else setting.density_events), **row, "settings": digest(family, name),
+        **density(model, name, 20 if quick else min(setting.density_events, DENSITY_EVENTS[kind_of(name)])), **row, "settings": digest(family, name),
         "family": repr(model.family), "class": setting.bar,
     }  # fmt: skip
 
