@@ -30,10 +30,13 @@ def case(layout: Layout, **settings: Any) -> tuple[pofx.HierarchicalVAE, Any]:
     decoder = DecoderSettings(network=VectorGenerator(NETWORK), floor=0.3)
     defaults = {"levels": 2, "latent": 1, "width": 8, "encoder": NETWORK, "decoder": decoder}
     family = pofx.HierarchicalVAE(**{**defaults, **settings})
-    body: Any = family.build(layout).double()
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        body: Any = family.build(layout).double()
+    size = 0.3 if layout.spec["x"].kind == "vector" else 0.05
     generator = torch.Generator().manual_seed(1)
     for parameter in body.parameters():
-        parameter.data += 0.3 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        parameter.data += size * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
     return family, body.requires_grad_(False)
 
 

@@ -39,7 +39,9 @@ def case(layout: Layout, **settings: Any) -> tuple[pofx.ProbabilisticAutoencoder
         "decoder": DecoderSettings(network=VectorGenerator(NETWORK), floor=1e-6),
     }
     family = pofx.ProbabilisticAutoencoder(**{**defaults, "flow": FLOW, "embedding": 8, **settings})
-    return family, family.build(layout).double().requires_grad_(False)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return family, family.build(layout).double().requires_grad_(False)
 
 
 class Linear(nn.Module):
@@ -154,7 +156,7 @@ def test_clouds_know_context_and_number_of_points() -> None:
     family, body = case(layout, encoder=None, decoder=DecoderSettings(components=3), samples=8)
     generator = torch.Generator().manual_seed(2)
     for parameter in body.parameters():
-        parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
     x, mask = normal(4, 3, 2), torch.arange(3) < torch.tensor([0, 1, 2, 3])[:, None]
     events = Events({"x": x}, {"x": mask}, context=Events({"c": normal(4, 2, seed=5)}))
     found = family.log_density(body, events)
