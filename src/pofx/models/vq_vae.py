@@ -73,7 +73,7 @@ class VQVAE(AutoencoderFamily):
     slots: int | None = None
     codes: int = 64
     levels: tuple[int, ...] = (8, 8)
-    commitment: float = 0.25
+    commitment: float = 1.0
     decay: float = 0.99
     revive: float = 0.03
     prior: CausalTransformer = field(default_factory=lambda: CausalTransformer(width=64, layers=2))
@@ -138,6 +138,7 @@ class VQVAE(AutoencoderFamily):
                 (first, *count_updates(layout)),
                 estimate=count_estimate(layout),
                 monitor=self.reconstruction_alone,
+                training={"ema": None},  # averaged networks would not fit the codebook, which is not averaged
             ),
             Phase("prior", (second,)),
         )

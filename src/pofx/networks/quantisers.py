@@ -56,7 +56,7 @@ class VectorQuantiser(nn.Module):
     ----------
     size, width : K, and the columns of a vector.
     decay : g, of the running means.
-    revive : a code is dead, and is put elsewhere, whose N_k is less than this share of the mean of all; all are so before the first step.
+    revive : a code is dead, and is put elsewhere, whose N_k is at most this share of the mean of all; all are so before the first step.
 
     >>> quantiser = VectorQuantiser(5, 2)
     >>> quantiser(torch.zeros(3, 4, 2)).codes.shape
@@ -120,7 +120,7 @@ class VectorQuantiser(nn.Module):
         self.seen_count.zero_()
         self.seen_total.zero_()
         mean = self.count.mean()
-        dead = self.count < self.revive * mean
+        dead = self.count <= self.revive * mean
         self.count.copy_(torch.where(dead, mean, self.count))
         self.total.copy_(torch.where(dead[:, None], mean * self.spare, self.total))
         self.book.copy_(self.total / self.count[:, None])
