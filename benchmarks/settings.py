@@ -169,4 +169,17 @@ SETTINGS: dict[str, Setting] = {
         steps(1500),
         changes=CODERS,
     ),
+    "vq-vae": Setting(
+        pofx.VQVAE(**CODER),
+        steps(1500),
+        changes={
+            "grid": Changes({"encoder": None, "decoder": DecoderSettings()}, {"batch_size": 128}),
+            "cloud": Changes({"encoder": None, "decoder": DecoderSettings()}, {"batch_size": 128}),
+        },
+    ),
+    "bib-ae": Setting(
+        pofx.BIBAE(latent=2),
+        steps(1500, learning_rate=1e-3, batch_size=256),
+        changes={"grid": Changes({"latent": None}, {"max_steps": 800, "batch_size": 128})},
+    ),
 }
