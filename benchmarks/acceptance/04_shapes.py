@@ -173,6 +173,7 @@ def measured(family: str, name: str, quick: bool) -> Row:
     teaches = any(setting.teacher == family for setting in SETTINGS.values())
     model, row = (kept if teaches else fitted)(family, name, quick)
     n, setting = sizes(quick)[1], SETTINGS[family]
+    dear = 20 if quick else min(setting.density_events, DENSITY_EVENTS[kind_of(name)])
     begun = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RangeWarning)
@@ -187,7 +188,7 @@ def measured(family: str, name: str, quick: bool) -> Row:
         "value": found.accuracy, "error": found.error, "passed": passed,
         "floor": base, "floor_error": base_error, "auc": found.auc, "p_value": found.p_value, "judge": found.judge,
         "microseconds_per_event": round(1e6 * seconds / n, 2), "evaluations": evaluations(model),
-        **density(model, name, 20 if quick else min(setting.density_events, DENSITY_EVENTS[kind_of(name)])), **row, "settings": digest(family, name),
+        **density(model, name, dear), **row, "settings": digest(family, name),
         "family": repr(model.family), "class": setting.bar,
     }  # fmt: skip
 
