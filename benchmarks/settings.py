@@ -100,15 +100,15 @@ SETTINGS: dict[str, Setting] = {
     "gaussian": Setting(pofx.Gaussian(), steps(1)),
     "gaussian-mixture": Setting(pofx.GaussianMixture(components=32), steps(1)),
     "gaussian-copula": Setting(pofx.GaussianCopula(), steps(1)),
-    "coupling-flow": Setting(pofx.CouplingFlow(layers=8, hidden=(64, 64), bins=16), steps(3000), bar="exact"),
+    "coupling-flow": Setting(pofx.CouplingFlow(layers=6, hidden=(64, 64), bins=16), steps(1500), bar="exact"),
     "autoregressive-flow": Setting(
-        pofx.AutoregressiveFlow(layers=8, hidden=(64, 64), element="spline", bins=16), steps(3000), bar="exact"
+        pofx.AutoregressiveFlow(layers=4, hidden=(64, 64), element="spline", bins=16), steps(1500), bar="exact"
     ),
-    "spline-flow": Setting(pofx.SplineFlow(layers=4, hidden=(64, 64), bins=16), steps(3000), bar="exact"),
-    "hybrid-flow": Setting(pofx.HybridFlow(layers=4, hidden=(64, 64), bins=16), steps(3000)),
+    "spline-flow": Setting(pofx.SplineFlow(layers=3, hidden=(64, 64), bins=16), steps(1500), bar="exact"),
+    "hybrid-flow": Setting(pofx.HybridFlow(layers=3, hidden=(64, 64), bins=16), steps(1000)),
     "energy-based-model": Setting(
         pofx.EnergyBasedModel(network=ResidualMLP(width=128, layers=2), levels=30),
-        steps(3500, learning_rate=3e-3, validate_every=4),
+        steps(1200, learning_rate=3e-3, validate_every=4),
         changes={
             "grid": Changes(
                 {"network": UNet(channels=(16, 32), embedding=32), "smallest": 0.05, "levels": 20, "chains": 64},
@@ -120,21 +120,24 @@ SETTINGS: dict[str, Setting] = {
             ),
         },
     ),
-    "rbm": Setting(pofx.RBM(hidden=128, sweeps=2), steps(8000, learning_rate=1e-2, validate_every=10)),
-    "flow-matching": Setting(pofx.FlowMatching(network=NETWORK), steps(8000), bar="exact", changes=FIELDS),
+    "rbm": Setting(pofx.RBM(hidden=128, sweeps=2), steps(2000, learning_rate=1e-2, validate_every=10)),
+    "flow-matching": Setting(pofx.FlowMatching(network=NETWORK), steps(3500), bar="exact", changes=FIELDS),
+    "edm": Setting(pofx.EDM(network=NETWORK), steps(3500), bar="exact", changes=FIELDS),
+    "score-sde": Setting(pofx.ScoreSDE(network=NETWORK), steps(3500), changes=FIELDS),
+    "ddpm": Setting(pofx.DDPM(network=NETWORK), steps(3500), changes=FIELDS),
     "continuous-flow": Setting(
-        pofx.ContinuousFlow(network=ResidualMLP(width=64, layers=2)), steps(1000, learning_rate=5e-3)
+        pofx.ContinuousFlow(network=ResidualMLP(width=64, layers=2)), steps(400, learning_rate=5e-3)
     ),
     "autoregressive-transformer": Setting(
         pofx.AutoregressiveTransformer(network=CausalTransformer(layers=2)),
-        steps(2500),
+        steps(1500),
         bar="exact",
         changes={"mixture-20": LONG, "copula-50": LONG},
     ),
-    "mixture-density-network": Setting(pofx.MixtureDensityNetwork(components=32), steps(2500, learning_rate=5e-3)),
+    "mixture-density-network": Setting(pofx.MixtureDensityNetwork(components=32), steps(1500, learning_rate=5e-3)),
     "gan": Setting(
         pofx.GAN(),
-        steps(2500, learning_rate=1e-3, batch_size=256),
+        steps(2000, learning_rate=1e-3, batch_size=256),
         bar="gan",
         changes={
             "grid": Changes(
@@ -145,33 +148,33 @@ SETTINGS: dict[str, Setting] = {
         },
     ),
     "inverse-autoregressive-flow": Setting(
-        pofx.InverseAutoregressiveFlow(layers=4, hidden=(64, 64), bins=16), steps(3000), teacher="spline-flow"
+        pofx.InverseAutoregressiveFlow(layers=3, hidden=(64, 64), bins=16), steps(1500), teacher="spline-flow"
     ),
     "consistency": Setting(
-        pofx.Consistency(network=NETWORK), steps(4000), teacher="flow-matching", bar="student", changes=FIELDS
+        pofx.Consistency(network=NETWORK), steps(2500), teacher="flow-matching", bar="student", changes=FIELDS
     ),
     "consistency-training": Setting(
-        pofx.ConsistencyTraining(network=NETWORK, steps=2), steps(6000), bar="student", changes=FIELDS
+        pofx.ConsistencyTraining(network=NETWORK, steps=2), steps(3000), bar="student", changes=FIELDS
     ),
     "progressive-distillation": Setting(
         pofx.ProgressiveDistillation(network=NETWORK),
-        steps(1200),
+        steps(700),
         teacher="flow-matching",
         bar="student",
         changes=FIELDS,
     ),
-    "mean-flow": Setting(pofx.MeanFlow(network=NETWORK, steps=2), steps(5000), bar="student", changes=FIELDS),
-    "shortcut": Setting(pofx.Shortcut(network=NETWORK, finest=32, steps=2), steps(5000), bar="student", changes=FIELDS),
-    "vae": Setting(pofx.VAE(warm_up=1000, **CODER), steps(4000), changes=CODERS),
-    "hierarchical-vae": Setting(pofx.HierarchicalVAE(levels=2, warm_up=1000, **CODER), steps(3000), changes=CODERS),
+    "mean-flow": Setting(pofx.MeanFlow(network=NETWORK, steps=2), steps(2500), bar="student", changes=FIELDS),
+    "shortcut": Setting(pofx.Shortcut(network=NETWORK, finest=32, steps=2), steps(3000), bar="student", changes=FIELDS),
+    "vae": Setting(pofx.VAE(warm_up=300, **CODER), steps(1800), changes=CODERS),
+    "hierarchical-vae": Setting(pofx.HierarchicalVAE(levels=2, warm_up=400, **CODER), steps(1500), changes=CODERS),
     "probabilistic-autoencoder": Setting(
         pofx.ProbabilisticAutoencoder(flow=pofx.SplineFlow(hidden=(64, 64)), **CODER),
-        steps(1500),
+        steps(900),
         changes=CODERS,
     ),
     "vq-vae": Setting(
         pofx.VQVAE(**CODER),
-        steps(1500),
+        steps(1000),
         changes={
             "grid": Changes({"encoder": None, "decoder": DecoderSettings()}, {"batch_size": 128}),
             "cloud": Changes({"encoder": None, "decoder": DecoderSettings()}, {"batch_size": 128}),
@@ -179,7 +182,7 @@ SETTINGS: dict[str, Setting] = {
     ),
     "bib-ae": Setting(
         pofx.BIBAE(latent=2),
-        steps(1500, learning_rate=1e-3, batch_size=256),
+        steps(1000, learning_rate=1e-3, batch_size=256),
         changes={"grid": Changes({"latent": None}, {"max_steps": 800, "batch_size": 128})},
     ),
 }
