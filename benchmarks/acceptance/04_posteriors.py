@@ -92,11 +92,11 @@ def judged(a: np.ndarray, b: np.ndarray, quick: bool) -> float:
     width = 10 * a.shape[1]
     judge = NetworkClassifier(
         hidden=(width, width),
-        epochs=2 if quick else 50,
-        learning_rate=2e-3,
+        epochs=2 if quick else 25,
+        learning_rate=5e-3,
         dropout=0.0,
         weight_decay=0.0,
-        batch_size=200,
+        batch_size=512,
     )
     return c2st(a, b, judge=judge, splits=1 if quick else 5, train=0.8, permutations=1, seed=SEED).accuracy
 
