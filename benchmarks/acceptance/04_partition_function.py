@@ -25,6 +25,7 @@ from pofx.data.spec import Column, Field, vector_spec
 from pofx.models.base import Layout
 from pofx.models.energy_based import EnergyBasedModel
 from pofx.models.rbm import RBM
+from pofx.training.noise import derive_seed
 
 NAME = "04_partition_function"
 SEEDS = tuple(range(1, 9))
@@ -154,9 +155,9 @@ def energy_model(name: str) -> tuple[EnergyBasedModel, Any]:
 # Rows
 
 
-def compared(estimate: Callable[[int], Any], truth: float, seeds: tuple[int, ...]) -> Row:
-    """Differences, errors and pulls over the seeds."""
-    found = [estimate(seed) for seed in seeds]
+def compared(estimate: Callable[[int], Any], truth: float, name: str, seeds: tuple[int, ...]) -> Row:
+    """Differences, errors and pulls over the seeds; no two rows have noise in common, so that all pulls are independent."""
+    found = [estimate(derive_seed(seed, name)) for seed in seeds]
     off = np.array([float(each.value) - truth for each in found])
     errors = np.array([float(each.error) for each in found])
     pull = mean(off / errors)
@@ -169,12 +170,12 @@ def compared(estimate: Callable[[int], Any], truth: float, seeds: tuple[int, ...
     return {"value": value, "error": error, "passed": passed, "truth": truth, "pulls": (off / errors).tolist(), **extra}
 
 
-def machine_row(make: Callable[[], tuple[RBM, Any]], seeds: tuple[int, ...]) -> Row:
+def machine_row(make: Callable[[], tuple[RBM, Any]], name: str, seeds: tuple[int, ...]) -> Row:
     """A Boltzmann machine against the sum over its states."""
     machine, body = make()
     with torch.no_grad():
         truth = float(machine.exact_log_partition(body))
-        return compared(lambda seed: machine.annealed_log_partition(body, chains=CHAINS, seed=seed), truth, seeds)
+        return compared(lambda seed: machine.annealed_log_partition(body, chains=CHAINS, seed=seed), truth, name, seeds)
 
 
 def energy_row(name: str, seeds: tuple[int, ...]) -> Row:
@@ -182,7 +183,7 @@ def energy_row(name: str, seeds: tuple[int, ...]) -> Row:
     walker, body = energy_model(name)
     with torch.no_grad():
         truth = body.network.log_z
-        return compared(lambda seed: walker.annealed_log_partition(body, chains=CHAINS, seed=seed), truth, seeds)
+        return compared(lambda seed: walker.annealed_log_partition(body, chains=CHAINS, seed=seed), truth, name, seeds)
 
 
 def together(sheet: Sheet, what: str) -> Row:
@@ -209,11 +210,11 @@ def rows(quick: bool) -> Iterator[tuple[str, Callable[[], Row]]]:
             for coupling in COUPLINGS:
                 width = coupling if kind == "Bernoulli" else coupling / math.sqrt(d)
                 name = f"{kind} machine, {d} visible, {hidden} hidden, random weights of width {width:.3g}: off by"
-                yield name, partial(machine_row, functools.partial(random_machine, d, hidden, width, kind), seeds)
+                yield name, partial(machine_row, functools.partial(random_machine, d, hidden, width, kind), name, seeds)
     for name in TRAINED:
         yield (
             f"trained on {name}: off by",
-            partial(machine_row, partial(trained_machine, name, 60 if quick else 3000), seeds),
+            partial(machine_row, partial(trained_machine, name, 60 if quick else 3000), name, seeds),
         )
     for name in ENERGIES:
         yield f"energy-based model, {name}: off by", partial(energy_row, name, seeds)
