@@ -153,8 +153,20 @@ CASES = {
         ),
         Case("inverse-autoregressive-flow", {**FLOW, "experts": 2}, gap=0.15, steps=300, teacher="spline-flow"),
         Case("flow-matching", {"network": MLP, "density_solver": RK4(steps=12)}, gap=0.08, kinds=FIELDS, side=72),
-        Case("ddpm", {"network": MLP, "density_solver": RK4(steps=12)}, gap=0.08, kinds=FIELDS, side=72),
-        Case("score-sde", {"network": MLP, "density_solver": RK4(steps=12)}, gap=0.08, kinds=FIELDS, side=72),
+        Case(
+            "ddpm",
+            {"network": MLP, "prediction": "velocity", "density_solver": RK4(steps=12)},
+            gap=0.08,
+            kinds=FIELDS,
+            side=72,
+        ),
+        Case(
+            "score-sde",
+            {"network": MLP, "prediction": "velocity", "density_solver": RK4(steps=12)},
+            gap=0.08,
+            kinds=FIELDS,
+            side=72,
+        ),
         Case("edm", {"network": MLP, "density_solver": RK4(steps=12)}, gap=0.08, kinds=FIELDS, side=72),
         Case(
             "energy-based-model",
