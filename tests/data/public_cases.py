@@ -20,6 +20,7 @@ class Case:
     make : n and a random generator to the arrays of a file, as its authors store them.
     fields, context : shapes of an event's fields and of its context's.
     energies : arrays that must not be negative.
+    key : which array is read, where the file holds several sets of events; optional : arrays that a file may lack.
     """
 
     name: str
@@ -28,6 +29,8 @@ class Case:
     fields: dict[str, tuple[int, ...]]
     context: dict[str, tuple[int, ...]]
     energies: tuple[str, ...] = ()
+    key: str | None = None
+    optional: tuple[str, ...] = ()
 
 
 def calogan(n: int, rng: np.random.Generator) -> Arrays:
@@ -71,6 +74,33 @@ def jetnet(n: int, rng: np.random.Generator) -> Arrays:
     return {"particle_features": particles, "jet_features": jets}
 
 
+LHCO = [f"{name}j{jet}" for jet in (1, 2) for name in ("px", "py", "pz", "m", "tau1", "tau2", "tau3")]
+
+
+def pandas(values: np.ndarray, items: np.ndarray) -> Arrays:
+    """pandas' fixed layout."""
+    index = {"df/axis0": items, "df/axis1": np.arange(len(values)), "df/block0_items": items}
+    return {**index, "df/block0_values": values}
+
+
+def lhco_features(n: int, rng: np.random.Generator) -> Arrays:
+    values = np.concatenate([rng.normal(0, 1000, (n, 14)), rng.integers(0, 2, (n, 1))], 1)
+    values[:, [3, 4, 5, 6, 10, 11, 12, 13]] = np.abs(values[:, [3, 4, 5, 6, 10, 11, 12, 13]])
+    return pandas(values, np.array([*LHCO, "label"], "S"))
+
+
+def lhco_raw(n: int, rng: np.random.Generator) -> Arrays:
+    particles = np.stack([rng.exponential(9, (n, 700)), rng.normal(0, 2, (n, 700)), rng.uniform(-3, 3, (n, 700))], -1)
+    particles *= (np.arange(700) < rng.integers(1, 700, (n, 1)))[..., None]
+    return pandas(np.concatenate([particles.reshape(n, -1), rng.integers(0, 2, (n, 1))], 1), np.arange(2101))
+
+
+def lhco_dijets(n: int, rng: np.random.Generator) -> Arrays:
+    values = rng.uniform(0, 4, (n + 3, 6)).astype(np.float32)
+    values[:, 5] = rng.integers(0, 2, n + 3)
+    return {"train": values[:n], "val": values[n:]}
+
+
 PHOTONS = {
     "layer_0": (1, 1, 8),
     "layer_1": (1, 10, 16),
@@ -87,6 +117,7 @@ PIONS = {
     "layer_13": (1, 10, 16),
     "layer_14": (1, 1, 10),
 }
+INDEX = ("df/axis0", "df/axis1", "df/block0_items")
 INCIDENT = {"incident_energies": (1,)}
 
 CASES = {
@@ -131,5 +162,8 @@ CASES = {
         ),
         Case("caloclouds", ".h5", caloclouds, {"points": (20, 4)}, {"energy": (1,)}),
         Case("jetnet", ".h5", jetnet, {"particles": (30, 3)}, {"jet": (4,)}),
+        Case("lhco-features", ".h5", lhco_features, {"features": (14,)}, {"label": (1,)}, optional=INDEX),
+        Case("lhco-raw", ".h5", lhco_raw, {"particles": (700, 3)}, {"label": (1,)}, optional=INDEX),
+        Case("lhco-dijets", ".npz", lhco_dijets, {"dijet": (5,)}, {"label": (1,)}, key="train", optional=("val",)),
     )
 }

@@ -73,7 +73,8 @@ def _write_public(target: Path, data: Dataset, form: PublicFormat) -> Path:
     blocks = (form.arrays(events, data.spec) for events in data.chunks(_ROWS // 16))
     with atomic(target) as temporary:
         try:
-            module_for(form.container).write_arrays(temporary, len(data), blocks)
+            extras = form.extras(len(data), data.spec, data.context_spec)
+            module_for(form.container).write_arrays(temporary, len(data), blocks, extras)
         except KeyError as error:
             fields = listing([*data.spec, *(f"context {name}" for name in data.context_spec or {})])
             raise FormatError(f"{form.title} need a field or column {error}; the data have {fields}") from None

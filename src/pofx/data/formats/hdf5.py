@@ -18,7 +18,8 @@ from pofx.data.layout import NOTE, Layout, Stored, array_parts, choose_arrays, p
 from pofx.data.numbers import Array
 from pofx.data.options import Request
 from pofx.data.public import public_format
-from pofx.data.public.base import PublicStore
+from pofx.data.public.base import Extras, PublicStore
+from pofx.data.public.ragged import Ragged
 from pofx.data.spec import Field
 from pofx.data.store import Part, mask_name
 from pofx.data.writing import event_arrays
@@ -70,7 +71,7 @@ def open_store(path: Path, request: Request) -> HDF5Store | PublicStore:
     note = _note(path)
     public = None if note is not None else public_format("hdf5", stored, request)
     if public is not None:
-        return PublicStore(path, public, {s.name: s for s in stored}, partial(read_rows, path), grain=_grain(path))
+        return PublicStore(path, public, {s.name: s for s in stored}, partial(read_rows, path), request, _grain(path))
     if note is not None and not request.key:
         parts = stored_parts(note, stored, str(path))
     else:
@@ -85,17 +86,24 @@ def read_rows(path: Path, start: int, stop: int, names: Sequence[str]) -> dict[s
     import h5py
 
     with h5py.File(path, "r") as file:
-        return {name: file[name][start:stop] for name in names}
+        return {name: _rows(file[name], start, stop) for name in names}
+
+
+def _rows(item: Any, start: int, stop: int) -> Any:
+    array = item[start:stop]
+    return array if array.dtype.kind != "O" else Ragged.of(array, np.dtype((item.dtype.metadata or {})["vlen"]))
 
 
 def _grain(path: Path) -> int:
-    """Rows in the largest chunk of the file."""
+    """Rows in a chunk of the data set that holds most bytes."""
     import h5py
 
-    chunks: list[int] = [1]
+    found: list[tuple[int, int]] = [(0, 1)]
     with h5py.File(path, "r") as file:
-        file.visititems(lambda _, item: chunks.append(item.chunks[0]) if getattr(item, "chunks", None) else None)
-    return max(chunks)
+        file.visititems(
+            lambda _, item: found.append((item.nbytes, item.chunks[0])) if getattr(item, "chunks", None) else None
+        )
+    return max(found)[1]
 
 
 def _note(path: Path) -> Layout | None:
@@ -159,8 +167,8 @@ def write(path: Path, data: Dataset, layout: Layout, compress: bool) -> None:
             start += len(next(iter(arrays.values())))
 
 
-def write_arrays(path: Path, rows: int, blocks: Iterable[Mapping[str, Array]]) -> None:
-    """Blocks of rows of named arrays, as they are, compressed: files of public formats."""
+def write_arrays(path: Path, rows: int, blocks: Iterable[Mapping[str, Any]], extras: Extras) -> None:
+    """Blocks of rows of named arrays, as they are, compressed, and what else there is: files of public formats."""
     import h5py
 
     start = 0
@@ -168,10 +176,24 @@ def write_arrays(path: Path, rows: int, blocks: Iterable[Mapping[str, Array]]) -
         for arrays in blocks:
             for name, array in arrays.items():
                 if name not in file:
-                    shape = (rows, *array.shape[1:])
-                    file.create_dataset(name, shape, array.dtype, compression="gzip", chunks=True, shuffle=True)
-                file[name][start : start + len(array)] = array
+                    _create(file, name, rows, array)
+                file[name][start : start + len(array)] = array.objects() if isinstance(array, Ragged) else array
             start += len(next(iter(arrays.values())))
+        for name, array in extras.arrays.items():
+            file[name] = array
+        for name, attributes in extras.attributes.items():
+            file[name].attrs.update(attributes)
+
+
+def _create(file: Any, name: str, rows: int, array: Any) -> None:
+    """An empty data set for rows such as these."""
+    import h5py
+
+    if isinstance(array, Ragged):
+        file.create_dataset(name, (rows,), h5py.vlen_dtype(array.flat.dtype))
+    else:
+        shape = (rows, *array.shape[1:])
+        file.create_dataset(name, shape, array.dtype, compression="gzip", chunks=True, shuffle=True)
 
 
 def _label(created: Any, form: Field | None) -> None:

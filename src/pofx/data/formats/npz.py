@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import shutil
+import tempfile
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,6 +17,8 @@ from pofx.data.dataset import Dataset
 from pofx.data.layout import NOTE, Layout, Stored, array_parts, choose_arrays, piece_of, source_of
 from pofx.data.numbers import Array
 from pofx.data.options import Request
+from pofx.data.public import public_format
+from pofx.data.public.base import Extras, PublicStore
 from pofx.data.store import MemoryStore, Part, mask_name, same_length
 from pofx.data.writing import event_arrays
 from pofx.errors import FormatError
@@ -52,10 +57,13 @@ def _stored(file: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> Stored:
     return Stored(name, shape, dtype)
 
 
-def open_store(path: Path, request: Request) -> MemoryStore:
-    """The chosen members as parts."""
+def open_store(path: Path, request: Request) -> MemoryStore | PublicStore:
+    """The chosen members as parts, or the events of a public format."""
     stored = inspect(path)
     note = _note(path)
+    public = None if note is not None else public_format("npz", stored, request)
+    if public is not None:
+        return PublicStore(path, public, {s.name: s for s in stored}, _Members(path), request)
     if note is not None and not request.key:
         parts = stored_parts(note, stored, str(path))
     else:
@@ -72,6 +80,19 @@ def open_store(path: Path, request: Request) -> MemoryStore:
         if mask_name(part.name) in there and part.field.kind == "cloud":
             arrays[mask_name(part.name)] = _array(path, mask_name(part.name), small).astype(bool, copy=False)
     return MemoryStore(str(path), tuple(parts), arrays, in_memory=small)
+
+
+class _Members:
+    """Rows of members, each of which is mapped, or loaded when it is first needed (a compressed one cannot be read in part)."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._held = path, dict[str, Array]()
+
+    def __call__(self, start: int, stop: int, names: Sequence[str]) -> dict[str, Array]:
+        for name in names:
+            if name not in self._held:
+                self._held[name] = _array(self._path, name, small=False)
+        return {name: np.array(self._held[name][start:stop]) for name in names}
 
 
 def check_rows(arrays: Iterable[Stored], origin: str) -> None:
@@ -128,18 +149,38 @@ def _mapped(path: Path, member: str) -> Array | None:
         return np.memmap(path, dtype, "r", file.tell(), shape, "F" if fortran else "C")
 
 
+def write_arrays(path: Path, rows: int, blocks: Iterable[Mapping[str, Array]], extras: Extras) -> None:
+    """Blocks of rows of named arrays, compressed: files of public formats. They are collected in temporary files first."""
+    held: dict[str, tuple[IO[bytes], Array]] = {}
+    with ExitStack() as stack:
+        for arrays in blocks:
+            for name, array in arrays.items():
+                if name not in held:
+                    held[name] = (stack.enter_context(tempfile.SpooledTemporaryFile(64 << 20)), array[:0])
+                held[name][0].write(np.ascontiguousarray(array).tobytes())
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive:
+            for name, (spool, head) in held.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    _write_header(member, head, rows)
+                    spool.seek(0)
+                    shutil.copyfileobj(spool, member)
+            for name, array in extras.arrays.items():
+                with archive.open(f"{name}.npy", "w") as member:
+                    np.lib.format.write_array(member, array, allow_pickle=False)
+
+
+def _write_header(member: IO[bytes], head: Array, rows: int) -> None:
+    descr, shape = np.lib.format.dtype_to_descr(head.dtype), (rows, *head.shape[1:])
+    np.lib.format.write_array_header_2_0(member, {"descr": descr, "fortran_order": False, "shape": shape})
+
+
 def write(path: Path, data: Dataset, layout: Layout, compress: bool) -> None:
     """One member per field, mask, context and weight, and the note; one pass over the data per member."""
     first = next(event_arrays(data), None) or {}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED, allowZip64=True) as file:
         for name, head in first.items():
             with file.open(f"{name}.npy", "w", force_zip64=True) as member:
-                header = {
-                    "descr": np.lib.format.dtype_to_descr(head.dtype),
-                    "fortran_order": False,
-                    "shape": (len(data), *head.shape[1:]),
-                }
-                np.lib.format.write_array_header_2_0(member, header)
+                _write_header(member, head, len(data))
                 for arrays in event_arrays(data):
                     member.write(np.ascontiguousarray(arrays[name]).tobytes())
         with file.open(f"{NOTE}.npy", "w") as member:

@@ -30,6 +30,9 @@ _HOMES: dict[str, str] = {
     "convl2lflow": "pofx.data.public.ild:ConvL2LFlow",
     "caloclouds": "pofx.data.public.clouds:CaloClouds",
     "jetnet": "pofx.data.public.clouds:JetNet",
+    "lhco-features": "pofx.data.public.lhco:LHCOFeatures",
+    "lhco-raw": "pofx.data.public.lhco:LHCORaw",
+    "lhco-dijets": "pofx.data.public.lhco:LHCODijets",
 }
 
 

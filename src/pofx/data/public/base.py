@@ -10,23 +10,35 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 
 from pofx.data.events import Events
 from pofx.data.layout import Stored
 from pofx.data.numbers import Array
+from pofx.data.options import Request
 from pofx.data.patterns import listing
 from pofx.data.spec import EventSpec, Field
 from pofx.data.store import Part, Role, mask_name, same_length
 from pofx.errors import DataError, FormatError
 
-__all__ = ["Made", "Piece", "PublicFormat", "PublicStore", "as_it_is", "not_negative"]
+__all__ = [
+    "Extras",
+    "Made",
+    "Piece",
+    "PublicFormat",
+    "PublicStore",
+    "RowError",
+    "as_it_is",
+    "context_of",
+    "inner_type",
+    "not_negative",
+]
 
-Container = Literal["hdf5", "npz"]
-Reader = Callable[[int, int, Sequence[str]], Mapping[str, Array]]
-"""``(start, stop, names)`` to the rows of the named arrays, as stored."""
+Container = Literal["hdf5", "npz", "root"]
+Reader = Callable[[int, int, Sequence[str]], Mapping[str, Any]]
+"""``(start, stop, names)`` to the rows of the named arrays, as stored; rows of different lengths as ``pofx.data.public.ragged.Ragged``."""
 
 
 class Made(NamedTuple):
@@ -50,12 +62,19 @@ class Piece:
     name: str
     field: Field
     sources: tuple[str, ...]
-    make: Callable[[Mapping[str, Array]], Made]
+    make: Callable[[Mapping[str, Any]], Made]
     role: Role = "x"
 
     def part(self, dtype: np.dtype[Any]) -> Part:
         """The part of the store."""
         return Part(self.name, self.field, dtype, self.name, self.role)
+
+
+class Extras(NamedTuple):
+    """What a written file holds beside the rows: whole arrays, and attributes by object (HDF5)."""
+
+    arrays: Mapping[str, Array] = {}
+    attributes: Mapping[str, Mapping[str, Any]] = {}
 
 
 class PublicFormat(ABC):
@@ -66,6 +85,8 @@ class PublicFormat(ABC):
     name : by which ``ReadOptions(format=...)`` and ``write(..., format=...)`` know it; title and reference for people.
     container : the kind of file.
     keys : arrays that a file must hold, with their shapes without the rows; None for an axis of any length.
+    trees : ROOT only: the tree that is read, then others by which a file of several trees is known.
+    becomes, units : what an event consists of, and in which units, for people.
     """
 
     name: ClassVar[str]
@@ -73,6 +94,9 @@ class PublicFormat(ABC):
     reference: ClassVar[str]
     container: ClassVar[Container] = "hdf5"
     keys: ClassVar[Mapping[str, tuple[int | None, ...]]]
+    trees: ClassVar[tuple[str, ...]] = ()
+    becomes: ClassVar[str] = ""
+    units: ClassVar[str] = ""
 
     def recognises(self, stored: Mapping[str, Stored]) -> bool:
         """Whether a file that holds these arrays is of this format."""
@@ -82,23 +106,33 @@ class PublicFormat(ABC):
         """What is missing or has another shape, in words."""
         found = []
         for name, shape in self.keys.items():
-            words = f"{name} (n, {', '.join('*' if k is None else str(k) for k in shape)})"
+            words = f"{name} ({', '.join(['n', *('*' if k is None else str(k) for k in shape)])})"
             if name not in stored:
                 found.append(f"{words} is missing")
-            elif not _fits(stored[name].shape[1:], shape):
+            elif not stored[name].shape or not _fits(stored[name].shape[1:], shape):
                 found.append(f"{words}; got shape {stored[name].shape}")
         return found
 
+    def require(self, stored: Mapping[str, Stored], origin: str) -> None:
+        """FormatError unless the arrays are there, of the right shape."""
+        self._refuse(self.misfits(stored), stored, origin)
+
     def check(self, stored: Mapping[str, Stored], origin: str) -> None:
-        """FormatError unless the arrays are there, of the right shape, numbers, and of one length."""
-        wrong = self.misfits(stored)
-        names = () if wrong else self.bound(stored)
-        wrong += [f"{name} holds {stored[name].dtype}" for name in names if not _numeric(stored[name])]
+        """FormatError unless the arrays that are used hold numbers and are of one length."""
+        names = self.bound(stored)
+        wrong = [f"{name} holds {stored[name].dtype}" for name in names if not _numeric(stored[name])]
+        self._refuse(wrong, stored, origin)
+        same_length({name: stored[name].shape[0] for name in names}, origin)
+
+    def _refuse(self, wrong: Sequence[str], stored: Mapping[str, Stored], origin: str) -> None:
         if wrong:
             raise FormatError(
                 f"{origin}: expected {self.title} ({self.name}): {'; '.join(wrong)}; the file holds {listing(stored)}"
             )
-        same_length({name: stored[name].shape[0] for name in names}, origin)
+
+    def settled(self, stored: Mapping[str, Stored], request: Request, read: Reader) -> Self:
+        """The format with what only the request or the content tells: which array, how many points a cloud has."""
+        return self
 
     def bound(self, stored: Mapping[str, Stored]) -> tuple[str, ...]:
         """The arrays of a file that fits which stand for the keys: of the same names, unless names are free."""
@@ -112,16 +146,27 @@ class PublicFormat(ABC):
     def arrays(self, events: Events, spec: EventSpec) -> dict[str, Array]:
         """The inverse: rows of the stored arrays out of a batch of events (context included)."""
 
+    def extras(self, rows: int, spec: EventSpec, context_spec: EventSpec | None) -> Extras:
+        """What a file of so many events holds beside their rows."""
+        return Extras()
+
 
 def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
     return len(shape) == len(wanted) and all(w in (None, s) for s, w in zip(shape, wanted, strict=True))
 
 
 def _numeric(array: Stored) -> bool:
-    """Numbers, or rows of numbers of any length (HDF5's variable-length types)."""
+    """Numbers, rows of numbers of any length (metadata ``vlen``, as in HDF5), or named members that are numbers."""
+    if array.dtype.names:
+        return all(array.dtype[name].kind in "fiub" for name in array.dtype.names)
+    return inner_type(array).kind in "fiub"
+
+
+def inner_type(array: Stored) -> np.dtype[Any]:
+    """The type of the numbers of an array whose rows may be of any length."""
     about: Mapping[str, Any] = array.dtype.metadata or {}
     inner = about.get("vlen", array.dtype)
-    return isinstance(inner, np.dtype) and inner.kind in "fiub"
+    return inner if isinstance(inner, np.dtype) else array.dtype
 
 
 class PublicStore:
@@ -130,8 +175,16 @@ class PublicStore:
     in_memory = False
 
     def __init__(
-        self, path: Path, form: PublicFormat, stored: Mapping[str, Stored], read: Reader, grain: int = 1
+        self,
+        path: Path,
+        form: PublicFormat,
+        stored: Mapping[str, Stored],
+        read: Reader,
+        request: Request,
+        grain: int = 1,
     ) -> None:
+        form.require(stored, str(path))
+        form = form.settled(stored, request, read)
         form.check(stored, str(path))
         self.path, self.origin, self.format, self.grain, self._read = path, str(path), form, grain, read
         self._pieces = {piece.name: piece for piece in form.pieces(stored)}
@@ -153,14 +206,14 @@ class PublicStore:
                 found[mask_name(name)] = made.mask
         return found
 
-    def _made(self, piece: Piece, raw: Mapping[str, Array], start: int) -> Made:
+    def _made(self, piece: Piece, raw: Mapping[str, Any], start: int) -> Made:
         try:
             return piece.make(raw)
-        except _RowError as error:
+        except RowError as error:
             raise DataError(f"{self.origin}: {piece.name!r}, row {start + error.row}: {error}") from None
 
 
-class _RowError(DataError):
+class RowError(DataError):
     """What is wrong with one row of a block."""
 
     def __init__(self, message: str, row: int) -> None:
@@ -169,8 +222,11 @@ class _RowError(DataError):
 
 
 def _common(stored: Mapping[str, Stored], names: Iterable[str]) -> np.dtype[Any]:
-    kinds = [stored[name].dtype for name in names]
-    return np.result_type(*kinds) if all(kind.kind in "fiub" for kind in kinds) else np.dtype(np.float32)
+    """The type of a field that is made of these arrays: of their numbers together, single precision for flags."""
+    kinds = [inner_type(stored[name]) for name in names]
+    members = [kind[name] for kind in kinds if kind.names for name in kind.names]
+    common = np.result_type(*(members or kinds))
+    return np.dtype(np.float32) if common.kind == "b" else common
 
 
 def as_it_is(name: str) -> Callable[[Mapping[str, Array]], Made]:
@@ -178,10 +234,15 @@ def as_it_is(name: str) -> Callable[[Mapping[str, Array]], Made]:
     return lambda raw: Made(raw[name])
 
 
+def context_of(events: Events) -> Mapping[str, Array]:
+    """The fields of the context, none where there is no context."""
+    return {} if events.context is None else events.context.fields
+
+
 def not_negative(values: Array, what: str) -> Array:
     """The same values; DataError, with the row, where one is below zero. NaN passes: it is reported, or dropped, with all others."""
     below = values < 0
     if below.any():
         row = int(np.argmax(below.reshape(len(values), -1).any(1)))
-        raise _RowError(f"{what} must not be negative; got {values[row][below[row]].min():.6g}", row)
+        raise RowError(f"{what} must not be negative; got {values[row][below[row]].min():.6g}", row)
     return values

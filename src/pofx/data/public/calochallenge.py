@@ -85,6 +85,7 @@ class _Ragged(PublicFormat):
     """Data set 1: one grid ``(1, alpha, r)`` per active layer; the incident energy is the context."""
 
     reference = "arXiv:2410.21611, doi:10.5281/zenodo.8099322"
+    becomes, units = "a grid (angle, r) per layer; context `incident_energies`", "MeV, mm, rad"
     layers: ClassVar[tuple[Layer, ...]]
 
     def pieces(self, stored: Mapping[str, Stored]) -> tuple[Piece, ...]:
@@ -133,6 +134,7 @@ class CaloChallengePions(_Ragged):
 class _Cylinder(PublicFormat):
     """Data sets 2 and 3: one grid ``(1, layer, alpha, r)`` of 45 layers; the incident energy is the context."""
 
+    becomes, units = "grid `showers` (layer, angle, r); context `incident_energies`", "MeV, mm, rad"
     cells: ClassVar[tuple[int, int]]
     """Bins in alpha and r."""
     width: ClassVar[float]

@@ -27,6 +27,7 @@ class CaloGAN(PublicFormat):
     """Events of three grids; the particle's energy is the context. ``overflow`` is not read, and written as zeros."""
 
     name, title, reference = "calogan", "CaloGAN showers", "arXiv:1705.02355"
+    becomes, units = "grids `layer_0`, `layer_1`, `layer_2`; context `energy`", "cells MeV, energy GeV"
     keys: Mapping[str, tuple[int | None, ...]] = {**LAYERS, "energy": (1,)}  # type: ignore[misc]
 
     def pieces(self, stored: Mapping[str, Stored]) -> tuple[Piece, ...]:

@@ -17,7 +17,7 @@ from pofx.data.numbers import Array
 from pofx.data.public.base import Made, Piece, PublicFormat, not_negative
 from pofx.data.spec import Column, EventSpec, Field, vector_spec
 
-__all__ = ["CaloClouds", "JetNet"]
+__all__ = ["CaloClouds", "JetNet", "packed"]
 
 POINT = (Column("x", "mm"), Column("y"), Column("z", "mm"), Column("e", "GeV"))
 
@@ -29,6 +29,7 @@ class CaloClouds(PublicFormat):
     """
 
     name, title, reference = "caloclouds", "showers as clouds of points (CaloClouds)", "arXiv:2305.04847"
+    becomes, units = "cloud `points` (x, y, z, e); context `energy`", "mm, GeV"
     keys: Mapping[str, tuple[int | None, ...]] = {"events": (None, None), "energy": (1,)}  # type: ignore[misc]
 
     def misfits(self, stored: Mapping[str, Stored]) -> list[str]:
@@ -50,16 +51,16 @@ class CaloClouds(PublicFormat):
     def arrays(self, events: Events, spec: EventSpec) -> dict[str, Array]:
         """As ``(n, 4, L)``, padding at the front."""
         mask = _real(events, "points")
-        packed, _ = _sorted(np.where(mask[..., None], events.fields["points"], 0), ~mask)
+        front, _ = packed(np.where(mask[..., None], events.fields["points"], 0), ~mask)
         context = {} if events.context is None else events.context.fields
-        return {"events": np.ascontiguousarray(packed.swapaxes(1, 2)), "energy": context["energy"].reshape(-1, 1)}
+        return {"events": np.ascontiguousarray(front.swapaxes(1, 2)), "energy": context["energy"].reshape(-1, 1)}
 
 
 def _points(last: bool) -> Callable[[Mapping[str, Array]], Made]:
     def make(raw: Mapping[str, Array]) -> Made:
         points = raw["events"] if last else raw["events"].swapaxes(1, 2)
         not_negative(points[..., 3], "energies of points")
-        return Made(*_sorted(points, (points[..., 3] > 0) | np.isnan(points).any(-1)))
+        return Made(*packed(points, (points[..., 3] > 0) | np.isnan(points).any(-1)))
 
     return make
 
@@ -68,6 +69,7 @@ class JetNet(PublicFormat):
     """A cloud of up to L particles; the jet's features are the context."""
 
     name, title, reference = "jetnet", "jets of JetNet", "arXiv:2106.11535, doi:10.5281/zenodo.6975118"
+    becomes, units = "cloud `particles` (eta_rel, phi_rel, pt_rel); context `jet`", "relative; jet GeV"
     keys: Mapping[str, tuple[int | None, ...]] = {"particle_features": (None, 4), "jet_features": (4,)}  # type: ignore[misc]
 
     def pieces(self, stored: Mapping[str, Stored]) -> tuple[Piece, ...]:
@@ -91,7 +93,7 @@ class JetNet(PublicFormat):
 
 def _particles(raw: Mapping[str, Array]) -> Made:
     features = raw["particle_features"]
-    return Made(*_sorted(features[..., :3], features[..., 3] > 0.5))
+    return Made(*packed(features[..., :3], features[..., 3] > 0.5))
 
 
 def _real(events: Events, name: str) -> Array:
@@ -100,7 +102,7 @@ def _real(events: Events, name: str) -> Array:
     return mask
 
 
-def _sorted(points: Array, first: Array) -> tuple[Array, Array]:
+def packed(points: Array, first: Array) -> tuple[Array, Array]:
     """Points with those of ``first`` at the front, each group in its order, and ``first`` in the same order."""
     order = np.argsort(~first, axis=1, kind="stable")
     return np.take_along_axis(points, order[..., None], 1), np.take_along_axis(first, order, 1)

@@ -28,6 +28,7 @@ class GettingHigh(PublicFormat):
     """One grid ``(1, layer, x, z)`` in MeV; the photon's energy is the context."""
 
     name, title, reference = "getting-high", "ILD showers of Getting High", "arXiv:2005.05334"
+    becomes, units = "grid `layers` (layer, x, z); context `energy`", "cells MeV, energy GeV, mm"
     keys: Mapping[str, tuple[int | None, ...]] = {"30x30/layers": (30, 30, 30), "30x30/energy": (1,)}  # type: ignore[misc]
 
     def pieces(self, stored: Mapping[str, Stored]) -> tuple[Piece, ...]:
@@ -44,6 +45,7 @@ class ConvL2LFlow(PublicFormat):
     """One grid ``(1, layer, H, W)`` in GeV of any size; the energy is the context."""
 
     name, title, reference = "convl2lflow", "showers in the layout of convolutional L2LFlows", "arXiv:2405.20407"
+    becomes, units = "grid `layers` (layer, row, column); context `energy`", "GeV"
     keys: Mapping[str, tuple[int | None, ...]] = {"HxW/layers": (None, None, None), "HxW/energy": (1,)}  # type: ignore[misc]
 
     def misfits(self, stored: Mapping[str, Stored]) -> list[str]:
