@@ -244,7 +244,7 @@ def regions(data: Dataset, low: float = 3.3, high: float = 3.7) -> Regions:
 def pandas_extras(group: str, items: Array, rows: int) -> Extras:
     """What pandas' fixed layout holds beside the values of a table with these column names."""
     kind: dict[str, Any] = {
-        "transposed": True,
+        "transposed": 1,
         "kind": "string" if items.dtype.kind == "S" else "integer",
         "name": "N.",
     }
@@ -252,7 +252,7 @@ def pandas_extras(group: str, items: Array, rows: int) -> Extras:
     frame = {"pandas_type": "frame", "pandas_version": "0.15.2", "encoding": "UTF-8", "errors": "strict", "ndim": 2}
     frame |= {"nblocks": 1, "axis0_variety": "regular", "axis1_variety": "regular", "block0_items_variety": "regular"}
     attributes = {f"{group}/{name}": kind for name in ("axis0", "block0_items")}
-    attributes |= {f"{group}/axis1": {**kind, "kind": "integer"}, f"{group}/block0_values": {"transposed": True}}
+    attributes |= {f"{group}/axis1": {**kind, "kind": "integer"}, f"{group}/block0_values": {"transposed": 1}}
     return Extras(arrays, {group: frame, **attributes})
 
 
