@@ -25,7 +25,7 @@ demo: $(VENV)/.core ## a simulated cross-section measurement: check, density, p-
 	$(BIN)/pofx run cross-section --out demo-output --force $(ARGS)
 
 test: $(VENV)/.dev ## the test suite, without the tests marked slow or gpu
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -m "not slow and not gpu" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not slow and not gpu" $(ARGS)
 
 lint: $(VENV)/.dev ## ruff, mypy and the import layers
 	$(BIN)/ruff check

@@ -72,7 +72,7 @@ def steps(number: int, learning_rate: float = 2e-3, batch_size: int = 512, **cha
     return made.replace(**changes)
 
 
-NETWORK = ResidualMLP(width=128, layers=3)
+NETWORK = ResidualMLP(width=128, layers=3, waves=32)
 GRIDS = Changes({"network": UNet(channels=(16, 32), embedding=32)}, {"max_steps": 800, "batch_size": 64})
 CLOUDS = Changes({"network": EPiC(width=64, layers=3)}, {"max_steps": 1500, "batch_size": 128})
 FIELDS = {"grid": GRIDS, "cloud": CLOUDS}
@@ -121,10 +121,10 @@ SETTINGS: dict[str, Setting] = {
         },
     ),
     "rbm": Setting(pofx.RBM(hidden=128, sweeps=2), steps(2000, learning_rate=1e-2, validate_every=10)),
-    "flow-matching": Setting(pofx.FlowMatching(network=NETWORK), steps(3500), bar="exact", changes=FIELDS),
-    "edm": Setting(pofx.EDM(network=NETWORK), steps(3500), bar="exact", changes=FIELDS),
-    "score-sde": Setting(pofx.ScoreSDE(network=NETWORK), steps(3500), changes=FIELDS),
-    "ddpm": Setting(pofx.DDPM(network=NETWORK), steps(3500), changes=FIELDS),
+    "flow-matching": Setting(pofx.FlowMatching(network=NETWORK), steps(2000), bar="exact", changes=FIELDS),
+    "edm": Setting(pofx.EDM(network=NETWORK), steps(2000), bar="exact", changes=FIELDS),
+    "score-sde": Setting(pofx.ScoreSDE(network=NETWORK), steps(2000), changes=FIELDS),
+    "ddpm": Setting(pofx.DDPM(network=NETWORK), steps(2000), changes=FIELDS),
     "continuous-flow": Setting(
         pofx.ContinuousFlow(network=ResidualMLP(width=64, layers=2)), steps(400, learning_rate=5e-3)
     ),
@@ -151,10 +151,10 @@ SETTINGS: dict[str, Setting] = {
         pofx.InverseAutoregressiveFlow(layers=3, hidden=(64, 64), bins=16), steps(1500), teacher="spline-flow"
     ),
     "consistency": Setting(
-        pofx.Consistency(network=NETWORK), steps(2500), teacher="flow-matching", bar="student", changes=FIELDS
+        pofx.Consistency(network=NETWORK), steps(2000), teacher="flow-matching", bar="student", changes=FIELDS
     ),
     "consistency-training": Setting(
-        pofx.ConsistencyTraining(network=NETWORK, steps=2), steps(3000), bar="student", changes=FIELDS
+        pofx.ConsistencyTraining(network=NETWORK, steps=2), steps(2500), bar="student", changes=FIELDS
     ),
     "progressive-distillation": Setting(
         pofx.ProgressiveDistillation(network=NETWORK),
@@ -163,8 +163,8 @@ SETTINGS: dict[str, Setting] = {
         bar="student",
         changes=FIELDS,
     ),
-    "mean-flow": Setting(pofx.MeanFlow(network=NETWORK, steps=2), steps(2500), bar="student", changes=FIELDS),
-    "shortcut": Setting(pofx.Shortcut(network=NETWORK, finest=32, steps=2), steps(3000), bar="student", changes=FIELDS),
+    "mean-flow": Setting(pofx.MeanFlow(network=NETWORK, steps=2), steps(2000), bar="student", changes=FIELDS),
+    "shortcut": Setting(pofx.Shortcut(network=NETWORK, finest=32, steps=2), steps(2500), bar="student", changes=FIELDS),
     "vae": Setting(pofx.VAE(warm_up=300, **CODER), steps(1800), changes=CODERS),
     "hierarchical-vae": Setting(pofx.HierarchicalVAE(levels=2, warm_up=400, **CODER), steps(1500), changes=CODERS),
     "probabilistic-autoencoder": Setting(

@@ -9,7 +9,8 @@ import torch
 from cases import CLOUDS, CONFIGS, Batch, batch_for, shape_for
 from torch import Tensor, nn
 
-from pofx.networks import NetworkConfig, NetworkShape
+from pofx.data.spec import vector_spec
+from pofx.networks import NetworkConfig, NetworkShape, ResidualMLP
 
 STEPS, EVENTS = 100, 32
 
@@ -84,3 +85,22 @@ def test_number_of_points_is_learned(name: str) -> None:
         return batch.mask.sum(1, keepdim=True).float() / 3.0
 
     assert train(config, shape_for(field, context=None, times=0, outputs=1), count, 3 * STEPS)[1] < 0.02
+
+
+def test_waves_see_fine_structure() -> None:
+    """A chessboard of unit squares, which a plain network of this size does not learn in as many steps."""
+    x = torch.rand(2000, 2, generator=torch.Generator().manual_seed(1)) * 4 - 2
+    wanted = 1.0 - 2.0 * (x.floor().sum(1, keepdim=True) % 2)
+    errors = []
+    for waves in (0, 32):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(1)
+            net = ResidualMLP(width=32, layers=1, waves=waves).build(NetworkShape(vector_spec(2)["x"], outputs=1))
+        optimiser = torch.optim.Adam(net.parameters(), lr=5e-3)
+        for _ in range(150):
+            optimiser.zero_grad()
+            loss = (net(x) - wanted).square().mean()
+            loss.backward()
+            optimiser.step()
+        errors.append(loss.item())
+    assert errors[1] < 0.5 * errors[0]

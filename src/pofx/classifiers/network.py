@@ -25,6 +25,7 @@ from pofx.classifiers.base import Floats, Labelled, as_rows, centre_scale, label
 from pofx.classifiers.signed import held_out, labelled_source, positive_weights
 from pofx.config import check_at_least, check_between, check_choice, check_widths
 from pofx.data.events import Events
+from pofx.networks.layers import Waves
 from pofx.networks.masked import ACTIVATIONS
 from pofx.training.contract import Loss, Phase, Update
 from pofx.training.loop import train
@@ -133,21 +134,9 @@ class NetworkClassifier(TrainedClassifier):
     def body(self, inputs: int) -> nn.Module:
         waves = self.frequencies
         perceptron = Perceptron(inputs + 2 * waves, self.hidden, self.activation, self.dropout)
-        return nn.Sequential(Waves(inputs, waves), perceptron) if waves else perceptron
-
-
-class Waves(nn.Module):
-    """Columns ``(n, d)``, with cosine and sine of random projections of them beside: ``(n, d + 2 k)``."""
-
-    matrix: Tensor
-
-    def __init__(self, inputs: int, waves: int) -> None:
-        super().__init__()
-        self.register_buffer("matrix", 3.0 * math.sqrt(2.0 / inputs) * torch.randn(inputs, waves))
-
-    def forward(self, x: Tensor) -> Tensor:
-        phase = x @ self.matrix
-        return torch.cat((x, phase.cos(), phase.sin()), 1)
+        if not waves:
+            return perceptron
+        return nn.Sequential(Waves(inputs, waves, scale=3.0 * math.sqrt(2.0 / inputs)), perceptron)
 
 
 class Perceptron(nn.Module):

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from pofx.networks.masked import ACTIVATIONS as _COMMON
 
-__all__ = ["ACTIVATIONS", "Activation", "Angles", "Dense", "Film", "zeroed"]
+__all__ = ["ACTIVATIONS", "Activation", "Angles", "Dense", "Film", "Waves", "zeroed"]
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -47,6 +47,29 @@ class Dense(nn.Module):
         for layer in self.layers[:-1]:
             h = self.dropout(self.activation(layer(h)))
         return self.layers[-1](h)
+
+
+class Waves(nn.Module):
+    """Columns ``(n, d)``, with cosine and sine of random projections of them beside: ``(n, d + 2 waves)`` (arXiv:2006.10739).
+
+    Parameters
+    ----------
+    scale : standard deviation of the wave numbers.
+
+    >>> Waves(3, 16, scale=2.0)(torch.zeros(5, 3)).shape
+    torch.Size([5, 35])
+    """
+
+    matrix: Tensor
+
+    def __init__(self, inputs: int, waves: int, *, scale: float) -> None:
+        super().__init__()
+        self.register_buffer("matrix", scale * torch.randn(inputs, waves))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The columns and the waves."""
+        phase = x @ self.matrix
+        return torch.cat((x, phase.cos(), phase.sin()), 1)
 
 
 class Angles(nn.Module):

@@ -17,7 +17,7 @@ from pofx.config import check_at_least
 from pofx.data.events import Events
 from pofx.data.spec import Kind
 from pofx.networks.base import FieldNetwork, NetworkConfig, NetworkShape
-from pofx.networks.layers import ACTIVATIONS, Film, zeroed
+from pofx.networks.layers import ACTIVATIONS, Film, Waves, zeroed
 
 __all__ = ["ResidualMLP"]
 
@@ -31,6 +31,8 @@ class ResidualMLP(NetworkConfig):
     width : of the hidden layers; layers : residual blocks, of two linear maps each.
     embedding : width of the conditioning vector.
     norm : a layer norm at the start of every block.
+    waves : how many waves of random direction enter beside the input, as sine and cosine; few columns with fine structure, which a plain
+        network learns slowly, need them (arXiv:2006.10739). fastest : standard deviation of their wave numbers, in latent units.
 
     >>> ResidualMLP(width=1024, layers=8).name
     'residual-mlp'
@@ -43,10 +45,14 @@ class ResidualMLP(NetworkConfig):
     layers: int = 3
     embedding: int = 64
     norm: bool = False
+    waves: int = 0
+    fastest: float = 3.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_at_least(self, 1, "width", "layers", "embedding")
+        check_at_least(self, 0, "waves")
+        check_at_least(self, 1e-3, "fastest")
 
     def _module(self, shape: NetworkShape) -> nn.Module:
         return _ResidualNetwork(self, shape)
@@ -59,7 +65,9 @@ class _ResidualNetwork(FieldNetwork):
         super().__init__(shape, config, config.embedding)
         cells = shape.field.shape[1:]
         self.result = (shape.result, *cells) if shape.outputs is None else (shape.result,)
-        self.first = nn.Linear(self.angles.width * math.prod(cells), config.width)
+        inputs = self.angles.width * math.prod(cells)
+        self.waves = Waves(inputs, config.waves, scale=config.fastest) if config.waves else nn.Identity()
+        self.first = nn.Linear(inputs + 2 * config.waves, config.width)
         self.blocks = nn.ModuleList([_Block(config, self.condition.width) for _ in range(config.layers)])
         self.activation = ACTIVATIONS[config.activation]
         self.last = zeroed(nn.Linear(config.width, math.prod(self.result)), config.starts_at_zero(shape))
@@ -70,7 +78,7 @@ class _ResidualNetwork(FieldNetwork):
         """``(n, d)`` or ``(n, channels, *cells)`` to the same with the result's columns, or to ``(n, outputs)``."""
         self.check(x)
         c = self.condition(x, t, context)
-        h = self.first(self.angles(x).flatten(1))
+        h = self.first(self.waves(self.angles(x).flatten(1)))
         for block in self.blocks:
             h = block(h, c)
         out = self.last(self.activation(h))
