@@ -11,6 +11,7 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,10 @@ _START = time.monotonic()
 _EARLIER: dict[str, float] = {}  # seconds that interrupted runs had spent, by name
 
 
-def record(name: str, rows: list[Row], *, path: Path | None = None) -> Path:
+def record(name: str, rows: list[Row], *, path: Path | None = None, missing: Sequence[str] = ()) -> Path:
     """Write the rows of one script with their provenance, whole or not at all, and return the path.
+
+    `missing` names rows that are still to be measured: such a result meets no bar, and the next run goes on from it.
 
     A row needs `measure`, `value`, `error`, `bar`, `passed` and `seed` or `seeds`; None where a number has no error or no
     bar. It may have more.
@@ -34,17 +37,22 @@ def record(name: str, rows: list[Row], *, path: Path | None = None) -> Path:
     for row in rows:
         _check(name, row)
     path = path or RESULTS / f"{name}.json"
-    _write(path, {"name": name, "rows": rows, **provenance(name)})
-    _partial(name).unlink(missing_ok=True)
+    to_come = {"missing": list(missing)} if missing else {}
+    _write(path, {"name": name, "rows": rows, **to_come, **provenance(name)})
+    if not missing:
+        _partial(name).unlink(missing_ok=True)
     return path
 
 
 def load_partial(name: str, *, any_source: bool = False) -> list[Row]:
     """The rows that an interrupted run saved; none if there was no such run, or the source has changed since.
 
-    `any_source` takes the rows of an older source too: for tables of many hours, whose rows say which commit they are of.
+    `any_source` takes the rows of an older source too, and those of a recorded result: for tables of many hours, whose rows say which
+    commit they are of.
     """
     path = _partial(name)
+    if any_source and not path.exists():
+        path = RESULTS / f"{name}.json"
     saved = json.loads(path.read_text()) if path.exists() else {}
     if not saved or (saved.get("source") != source_digest(name) and not any_source):
         return []

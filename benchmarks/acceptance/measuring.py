@@ -74,18 +74,22 @@ class Sheet:
             save_partial(self.name, self.rows)
 
     def finish(self, expected: Iterable[str]) -> None:
-        """Write the result if every expected row is there (in that order)."""
+        """Write the result if every expected row is there (in that order); a long table also before, with the names of what is missing."""
         order = list(expected)
+        if self.any_source and not self.quick:
+            self.rows += _beside(self.name, {row["measure"] for row in self.rows}, self.any_source)
+            self.rows = [row for row in self.rows if row["measure"] in order]
         missing = [measure for measure in order if measure not in {row["measure"] for row in self.rows}]
         if missing:
             print(f"{self.name}: {len(missing)} of {len(order)} rows to come: {', '.join(missing[:8])}", flush=True)
-            return
+            if not self.any_source or self.quick:
+                return
         rows = sorted(self.rows, key=lambda row: order.index(row["measure"]))
         if self.quick:
             path = RESULTS / "partial" / f"quick_{self.name}.json"
             record(f"{self.name}-quick", [{**row, "note": QUICK} for row in rows], path=path)
         else:
-            path = record(self.name, rows)
+            path = record(self.name, rows, missing=missing)
         print(f"{path.name}: {sum(row['passed'] is not False for row in rows)} of {len(rows)} rows pass", flush=True)
 
 

@@ -34,7 +34,8 @@ def result(script: Path) -> dict[str, Any] | None:
     """What the script has recorded on the current source, if it has."""
     path = RESULTS / f"{script.stem}.json"
     content: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    return content if content.get("source") == source_digest(script.stem) else None
+    current = content.get("source") == source_digest(script.stem) and not content.get("missing")
+    return content if current else None
 
 
 def measure(script: Path, *, force: bool) -> dict[str, Any] | None:
@@ -43,12 +44,13 @@ def measure(script: Path, *, force: bool) -> dict[str, Any] | None:
     if kept:
         print(f"{script.stem}: measured on {kept['date']} on this source", flush=True)
         return kept
-    (RESULTS / f"{script.stem}.json").unlink(missing_ok=True)  # so that what is there afterwards is new
+    if force:
+        (RESULTS / f"{script.stem}.json").unlink(missing_ok=True)
     print(f"{script.stem}: running", flush=True)
     status = subprocess.run([sys.executable, str(script)], check=False).returncode
-    new = result(script)
+    new = result(script)  # None as well if the script recorded nothing, for the old result is of another source
     if status or not new:
-        print(f"{script.stem}: " + (f"exit status {status}" if status else "recorded no result"), flush=True)
+        print(f"{script.stem}: " + (f"exit status {status}" if status else "recorded no whole result"), flush=True)
         return None
     return new
 
