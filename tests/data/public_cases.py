@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from public_files import jagged
 
 Arrays = dict[str, np.ndarray]
 
@@ -101,6 +102,83 @@ def lhco_dijets(n: int, rng: np.random.Generator) -> Arrays:
     return {"train": values[:n], "val": values[n:]}
 
 
+def lagan(n: int, rng: np.random.Generator) -> Arrays:
+    return {"image": rng.exponential(1.0, (n, 25, 25)), "signal": rng.integers(0, 2, n).astype(np.float64)}
+
+
+def omnifold(n: int, rng: np.random.Generator) -> Arrays:
+    found = {}
+    for side in ("gen", "sim"):
+        found[f"{side}_jets"] = rng.uniform(1, 200, (n, 4))
+        for name in ("mults", "widths", "tau2s", "sdms", "zgs", "lhas", "ang2s"):
+            found[f"{side}_{name}"] = rng.uniform(0.1, 1, n)
+    return found
+
+
+def omnifold_table(n: int, rng: np.random.Generator) -> Arrays:
+    return {"hard": rng.normal(size=(n, 6)).astype(np.float32), "reco": rng.normal(size=(n, 6)).astype(np.float32)}
+
+
+def records(rng: np.random.Generator, shape: tuple[int, ...], members: str) -> np.ndarray:
+    """A compound type of single precision."""
+    made = np.zeros(shape, [(name, np.float32) for name in members.split()])
+    for name in members.split():
+        made[name] = rng.uniform(0, 3, shape)
+    return made
+
+
+def neutrinos(leptons: int) -> Callable[[int, np.random.Generator], Arrays]:
+    def make(n: int, rng: np.random.Generator) -> Arrays:
+        shape = (n,) if leptons == 1 else (n, leptons)
+        njets = rng.integers(0, 11, n)
+        jets = records(rng, (n, 10), "pt eta phi energy is_tagged")
+        jets[np.arange(10) >= njets[:, None]] = 0
+        found = {
+            "MET": records(rng, (n,), "MET phi"),
+            "leptons": records(rng, shape, "pt eta phi energy type"),
+            "jets": jets,
+            "njets": njets,
+            "nbjets": njets // 2,
+        }
+        if leptons == 1:
+            found["truth_neutrinos"] = records(rng, shape, "pt eta phi")
+        else:
+            found["neutrinos"] = records(rng, shape, "pdgid pt eta phi")
+            found["neutrinos"]["pdgid"] = 0
+        return {f"delphes/{name}": array for name, array in found.items()}
+
+    return make
+
+
+def pilarnet(n: int, rng: np.random.Generator) -> Arrays:
+    """The largest event has 12 voxels; one is empty."""
+    counts = [12, 0, *rng.integers(1, 12, n)][:n]
+    points = [np.pad(rng.uniform(0, 9, (k, 4)), ((0, 0), (0, 4))).reshape(-1) for k in counts]
+    return {"point": jagged(points), "cluster": jagged([np.array([k, -1, -1, -1, -1]) for k in counts])}
+
+
+PARTS = "px py pz energy deta dphi d0val d0err dzval dzerr charge isChargedHadron isNeutralHadron isPhoton isElectron isMuon"
+JET = "pt eta phi energy nparticles sdmass tau1 tau2 tau3 tau4"
+LABELS = "QCD Hbb Hcc Hgg H4q Hqql Zqq Wqq Tbqq Tbl"
+
+
+def jetclass(n: int, rng: np.random.Generator) -> Arrays:
+    """The largest jet has 9 constituents."""
+    counts = [9, *rng.integers(1, 9, n)][:n]
+    found = {f"part_{name}": jagged([rng.normal(size=k) for k in counts]) for name in PARTS.split()}
+    found |= {f"jet_{name}": rng.uniform(1, 9, n).astype(np.float32) for name in JET.split()}
+    return found | {f"label_{name}": rng.integers(0, 2, n).astype(np.int32) for name in LABELS.split()}
+
+
+def nanoaod(n: int, rng: np.random.Generator) -> Arrays:
+    """The largest event has 5 jets; one has none."""
+    counts = [5, 0, *rng.integers(0, 5, n)][:n]
+    found = {f"Jet_{name}": jagged([rng.uniform(0, 9, k) for k in counts]) for name in ("pt", "eta", "phi")}
+    numbers = {name: rng.integers(1, 9, n).astype(np.float64) for name in ("run", "luminosityBlock", "event")}
+    met = {f"MET_{name}": rng.uniform(0, 9, n).astype(np.float32) for name in ("pt", "phi")}
+    return {"tree name": np.array("Events"), **found, **numbers, **met}
+
+
 PHOTONS = {
     "layer_0": (1, 1, 8),
     "layer_1": (1, 10, 16),
@@ -117,6 +195,7 @@ PIONS = {
     "layer_13": (1, 10, 16),
     "layer_14": (1, 1, 10),
 }
+TOP = {"met": (2,), "misc": (2,), "jets": (10, 5)}
 INDEX = ("df/axis0", "df/axis1", "df/block0_items")
 INCIDENT = {"incident_energies": (1,)}
 
@@ -165,5 +244,13 @@ CASES = {
         Case("lhco-features", ".h5", lhco_features, {"features": (14,)}, {"label": (1,)}, optional=INDEX),
         Case("lhco-raw", ".h5", lhco_raw, {"particles": (700, 3)}, {"label": (1,)}, optional=INDEX),
         Case("lhco-dijets", ".npz", lhco_dijets, {"dijet": (5,)}, {"label": (1,)}, key="train", optional=("val",)),
+        Case("lagan", ".h5", lagan, {"image": (1, 25, 25)}, {"signal": (1,)}),
+        Case("omnifold", ".npz", omnifold, {"gen": (11,)}, {"sim": (11,)}),
+        Case("omnifold-table", ".h5", omnifold_table, {"hard": (6,)}, {"reco": (6,)}),
+        Case("nu-flows", ".h5", neutrinos(1), {"neutrinos": (3,)}, {**TOP, "leptons": (5,)}),
+        Case("nu2-flows", ".h5", neutrinos(2), {"neutrinos": (6,)}, {**TOP, "leptons": (10,)}),
+        Case("pilarnet-m", ".h5", pilarnet, {"points": (12, 4)}, {}),
+        Case("jetclass", ".root", jetclass, {"particles": (9, 16)}, {"jet": (10,), "label": (10,)}),
+        Case("nanoaod", ".root", nanoaod, {"Jet": (5, 3), "event": (3,), "MET": (2,)}, {}),
     )
 }

@@ -30,7 +30,8 @@ def save(path: Path, arrays: Arrays) -> Path:
                 if array.dtype.kind == "O":
                     kind = array[0].dtype if len(array) else np.dtype("f4")
                     file.create_dataset(name, len(array), h5py.vlen_dtype(kind))
-                    file[name][:] = array
+                    for i, row in enumerate(array):
+                        file[name][i] = row
                 else:
                     file[name] = array
     return path
@@ -66,11 +67,14 @@ def _save_root(path: Path, arrays: Arrays) -> None:
     import uproot
 
     tree = arrays.pop("tree name").item() if "tree name" in arrays else "tree"
-    content = {n: ak.Array([list(r) for r in a]) if a.dtype.kind == "O" else a for n, a in arrays.items()}
+    content = {name: array for name, array in arrays.items() if array.dtype.kind != "O"}
+    outer: dict[str, dict[str, object]] = {}
     for name, array in arrays.items():
         if array.dtype.kind == "O":
             flat = np.concatenate([np.empty(0, array[0].dtype if len(array) else "f4"), *array])
-            content[name] = ak.unflatten(flat, [len(row) for row in array])
+            collection, _, member = name.partition("_")
+            outer.setdefault(collection, {})[member] = ak.unflatten(flat, [len(row) for row in array])
+    content |= {name: ak.zip(members) for name, members in outer.items()}
     with uproot.recreate(path) as file:
         made = file.mktree(tree, {name: _kind(array) for name, array in content.items()})
         if len(next(iter(content.values()))):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,8 @@ def read(case: Case, path: Path, **options: object) -> pofx.Dataset:
 
 
 def test_every_format_has_a_case() -> None:
-    assert set(CASES) == set(format_names())
+    """Except EDM4hep, which is not written: a real file is read below."""
+    assert set(CASES) == set(format_names()) - {"edm4hep"}
 
 
 def test_recognised(case: Case, tmp_path: Path) -> None:
@@ -64,7 +66,7 @@ def test_round_trip(case: Case, tmp_path: Path) -> None:
     before = arrays_of(case)
     data = read(case, save(tmp_path / f"a{case.suffix}", before))
     after = load(pofx.write(tmp_path / f"b{case.suffix}", data, format=case.name))
-    for name in [case.key] if case.key else set(before) | set(after):
+    for name in [case.key] if case.key else before if case.suffix == ".root" else set(before) | set(after):
         same(before[name], after[name], name)
 
 
@@ -79,16 +81,15 @@ def test_streamed(case: Case, tmp_path: Path) -> None:
 def test_missing_arrays_are_named(stored: Case, tmp_path: Path) -> None:
     for key in required(stored):
         path = save(tmp_path / "a.h5", {name: array for name, array in arrays_of(stored).items() if name != key})
-        with pytest.raises(
-            FormatError, match=r"(layers|energy|energies|showers|layer_\d|features|events|values).* is missing"
-        ):
+        with pytest.raises(FormatError, match=rf"{re.escape(key.rpartition('/')[2])}.* is missing"):
             pofx.read(path, options=ReadOptions(format=stored.name))
 
 
 def test_wrong_shapes_and_types_are_named(stored: Case, tmp_path: Path) -> None:
     key = required(stored)[0]
     arrays = arrays_of(stored)
-    for wrong in (arrays[key][..., None], np.full(arrays[key].shape, b"text")):
+    longer = [arrays[key][..., None]] if arrays[key].dtype.kind != "O" else []
+    for wrong in (*longer, np.full(arrays[key].shape, b"text")):
         path = save(tmp_path / "a.h5", {**arrays, key: wrong})
         with pytest.raises(FormatError, match=key.rpartition("/")[2]):
             pofx.read(path, options=ReadOptions(format=stored.name))
@@ -127,7 +128,8 @@ def test_truncated(stored: Case, tmp_path: Path) -> None:
 def test_arrays_as_they_are(stored: Case, tmp_path: Path) -> None:
     path = save(tmp_path / "a.h5", arrays_of(stored))
     key = required(stored)[0]
-    assert len(pofx.read(path, key=key)) == 7
+    if arrays_of(stored)[key].dtype.kind != "O":
+        assert len(pofx.read(path, key=key)) == 7
     assert "recognised" not in describe(path, key=key).note
 
 
@@ -168,6 +170,14 @@ def test_binning_of_another_file(tmp_path: Path) -> None:
 
 @pytest.mark.data
 def test_real_files(pofx_data: Path) -> None:
+    hits = pofx.read(pofx_data / "caloclouds3/single_event_example.edm4hep.root").arrays()
+    assert hits.mask.sum() == 293 + 339 + 446 + 502 + 1 + 3 + 6 + 2
+    assert hits.x[..., 3].sum() == pytest.approx(2.453935, abs=1e-5)
+    nano = pofx_data / "skhep/nanoAOD_2015_CMS_Open_Data_ttbar.root"
+    found = pofx.read(nano, columns="Muon", context="MET_pt", options=ReadOptions(points=2))
+    assert "nanoaod" in describe(nano).note
+    assert found.spec["Muon"].shape == (2, 57)
+    assert found.context_spec["MET"].names == ("MET_pt",)
     clouds = pofx.read(pofx_data / "caloclouds3/mini_data_sample.hdf5").arrays()
     assert clouds.x.shape == (2, 6000, 4)
     assert (clouds.x[..., 3][clouds.mask] > 0).all()

@@ -177,12 +177,21 @@ def write_arrays(path: Path, rows: int, blocks: Iterable[Mapping[str, Any]], ext
             for name, array in arrays.items():
                 if name not in file:
                     _create(file, name, rows, array)
-                file[name][start : start + len(array)] = array.objects() if isinstance(array, Ragged) else array
+                _put(file[name], start, array)
             start += len(next(iter(arrays.values())))
         for name, array in extras.arrays.items():
             file[name] = array
         for name, attributes in extras.attributes.items():
             file[name].attrs.update(attributes)
+
+
+def _put(item: Any, start: int, array: Any) -> None:
+    """Rows from ``start`` on; of different lengths one by one (h5py takes several of equal length for a matrix)."""
+    if isinstance(array, Ragged):
+        for i, row in enumerate(array.objects()):
+            item[start + i] = row
+    else:
+        item[start : start + len(array)] = array
 
 
 def _create(file: Any, name: str, rows: int, array: Any) -> None:

@@ -6,8 +6,8 @@ matrices of data releases are read by :mod:`pofx.data.release`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,13 @@ import numpy as np
 
 from pofx.data.dataset import Dataset
 from pofx.data.info import Entry
-from pofx.data.layout import NOTE, Layout, column_parts, unique_names
+from pofx.data.layout import NOTE, Layout, Stored, column_parts, unique_names
 from pofx.data.numbers import Array
 from pofx.data.options import ReadOptions, Request
 from pofx.data.patterns import close, listing, match_names
+from pofx.data.public import public_format, public_tree
+from pofx.data.public.base import Extras, PublicStore
+from pofx.data.public.ragged import Ragged
 from pofx.data.spec import Column, Field
 from pofx.data.store import Part, mask_name
 from pofx.data.writing import flat_arrays
@@ -68,10 +71,16 @@ class _Branch:
     dtype: np.dtype[Any]
     problem: str = ""
     jagged: bool = False
+    inner: np.dtype[Any] | None = None
+
+    def stored(self, name: str, rows: int) -> Stored:
+        """What a public format is recognised by."""
+        kind = self.dtype if self.inner is None else np.dtype(object, metadata={"vlen": self.inner})
+        return Stored(name, (rows,), kind)
 
 
-def open_store(path: Path, request: Request) -> RootStore:
-    """The chosen tree, or the only one; what is chosen of it is loaded later, if it is small."""
+def open_store(path: Path, request: Request) -> RootStore | PublicStore:
+    """The chosen tree, or the only one, or the events of a public format; what is chosen of it is loaded later, if it is small."""
     import uproot
 
     with uproot.open(path) as file:
@@ -80,6 +89,11 @@ def open_store(path: Path, request: Request) -> RootStore:
         rows = int(file[key].num_entries)
         note = Layout.loads(str(file[NOTE]), str(path)) if NOTE in file and key == _TREE else None
     unique_names(list(branches), str(path))
+    stored = [branch.stored(name, rows) for name, branch in branches.items()]
+    plain = note is not None or request.options.clouds
+    public = None if plain else public_format("root", stored, replace(request, key=()))
+    if public is not None:
+        return PublicStore(path, public, {s.name: s for s in stored}, _Branches(path, key), request)
     clouds = _clouds(branches, request.options, str(path))
     inside = {name for names in clouds.values() for name in names}
     flat = {name: branch for name, branch in branches.items() if name not in inside}
@@ -108,6 +122,8 @@ def _tree_key(classes: dict[str, str], key: Sequence[str], path: Path) -> str:
         raise FormatError(
             f"{path}: no tree in this file; it holds {what}; histograms and matrices: pofx.data.read_histogram, read_matrix"
         )
+    if len(trees) > 1 and public_tree(trees):
+        return str(public_tree(trees))
     if len(trees) > 1:
         raise FormatError(f"{path}: several trees to choose from, say which with key=: {listing(trees)}")
     return trees[0]
@@ -134,7 +150,9 @@ def _branch(tree: Any, name: str) -> _Branch:
             else _Branch(dtype.base, "has several values per event")
         )
     if text == "AsJagged":
-        return _Branch(np.dtype(object), _JAGGED, jagged=True)
+        content = kind.content.to_dtype if type(kind.content).__name__ == "AsDtype" else None
+        inner = None if content is None or content.names or content.shape else content.newbyteorder("=")
+        return _Branch(np.dtype(object), _JAGGED, jagged=True, inner=inner)
     return _Branch(
         np.dtype(object),
         {"AsStrings": "holds text where numbers are needed"}.get(
@@ -246,6 +264,62 @@ class RootStore:
         padded = [ak.to_numpy(ak.fill_none(ak.pad_none(block[b], most, clip=True), 0.0)) for b in branches]
         mask = np.arange(most) < counts[:, None]
         return np.stack(padded, axis=-1).astype(np.float64).reshape(len(counts), *part.field.shape), mask
+
+
+class _Branches:
+    """Entries of branches; jagged ones as :class:`Ragged`. The tree stays open."""
+
+    def __init__(self, path: Path, key: str) -> None:
+        self._path, self._key, self._tree = path, key, None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_tree": None}
+
+    def __call__(self, start: int, stop: int, names: Sequence[str]) -> dict[str, Any]:
+        import uproot
+
+        if self._tree is None:
+            self._tree = uproot.open(self._path)[self._key]
+        return {name: _plain(self._tree[name].array(entry_start=start, entry_stop=stop)) for name in names}
+
+
+def _plain(block: Any) -> Any:
+    import awkward as ak
+
+    if block.ndim == 1:
+        return ak.to_numpy(block)
+    return Ragged(ak.to_numpy(ak.flatten(block)), ak.to_numpy(ak.num(block)).astype(np.int64))
+
+
+def write_arrays(path: Path, rows: int, blocks: Iterable[Mapping[str, Any]], extras: Extras) -> None:
+    """Blocks of rows of named arrays as one tree; jagged branches ``outer_inner`` of one ``outer`` share a counter ``nouter``."""
+    import uproot
+
+    tree, count = None, 0
+    with uproot.recreate(path) as file:
+        for arrays in blocks:
+            content = _zipped(arrays)
+            tree = tree or file.mktree(extras.tree or _TREE, {name: _type(array) for name, array in content.items()})
+            tree.extend(content)
+            count += len(next(iter(content.values())))
+    if count != rows:
+        raise FormatError(f"{path}: expected {rows} events; got {count}")
+
+
+def _zipped(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    import awkward as ak
+
+    found: dict[str, Any] = {name: array for name, array in arrays.items() if not isinstance(array, Ragged)}
+    outer: dict[str, dict[str, Any]] = {}
+    for name, array in arrays.items():
+        if isinstance(array, Ragged):
+            collection, _, member = name.partition("_")
+            outer.setdefault(collection, {})[member] = ak.unflatten(array.flat, array.counts)
+    return found | {name: ak.zip(members) for name, members in outer.items()}
+
+
+def _type(array: Any) -> Any:
+    return array.dtype if isinstance(array, np.ndarray) else array.type.content
 
 
 def write(path: Path, data: Dataset, layout: Layout, compress: bool) -> None:

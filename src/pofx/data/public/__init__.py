@@ -18,7 +18,7 @@ from pofx.data.patterns import close
 from pofx.data.public.base import PublicFormat
 from pofx.errors import ConfigError
 
-__all__ = ["format_named", "format_names", "public_format", "recognised"]
+__all__ = ["format_named", "format_names", "format_table", "public_format", "public_tree", "recognised"]
 
 _HOMES: dict[str, str] = {
     "calogan": "pofx.data.public.calogan:CaloGAN",
@@ -33,6 +33,15 @@ _HOMES: dict[str, str] = {
     "lhco-features": "pofx.data.public.lhco:LHCOFeatures",
     "lhco-raw": "pofx.data.public.lhco:LHCORaw",
     "lhco-dijets": "pofx.data.public.lhco:LHCODijets",
+    "lagan": "pofx.data.public.lagan:LAGAN",
+    "omnifold": "pofx.data.public.omnifold:OmniFold",
+    "omnifold-table": "pofx.data.public.omnifold:OmniFoldTable",
+    "nu-flows": "pofx.data.public.neutrinos:NuFlows",
+    "nu2-flows": "pofx.data.public.neutrinos:NuTwoFlows",
+    "pilarnet-m": "pofx.data.public.pilarnet:PILArNet",
+    "jetclass": "pofx.data.public.trees:JetClass",
+    "nanoaod": "pofx.data.public.trees:NanoAOD",
+    "edm4hep": "pofx.data.public.trees:EDM4hep",
 }
 
 
@@ -50,6 +59,12 @@ def format_named(name: str) -> PublicFormat:
     return found
 
 
+def public_tree(trees: Sequence[str]) -> str | None:
+    """The tree to read of a file that holds several, if they are those of a public format."""
+    known = (format_named(name).trees for name in _HOMES)
+    return next((names[0] for names in known if len(names) > 1 and set(names) <= set(trees)), None)
+
+
 def recognised(container: str, stored: Mapping[str, Stored]) -> PublicFormat | None:
     """The format of a file that holds these arrays; None for a file of no public format."""
     known = (format_named(name) for name in _HOMES)
@@ -62,3 +77,15 @@ def public_format(container: str, stored: Sequence[Stored], request: Request) ->
     if wanted not in (None, "none"):
         return format_named(str(wanted))
     return None if request.key or wanted else recognised(container, {array.name: array for array in stored})
+
+
+def format_table() -> str:
+    """All formats as a Markdown table: name, container, what an event becomes, units, reference.
+
+    >>> print(format_table().splitlines()[0])
+    | format | what | container | becomes | units | reference |
+    """
+    head = ("format", "what", "container", "becomes", "units", "reference")
+    known = [format_named(name) for name in _HOMES]
+    rows = [(f"`{f.name}`", f.title, f.container, f.becomes, f.units, f.reference) for f in known]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))

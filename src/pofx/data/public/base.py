@@ -71,10 +71,11 @@ class Piece:
 
 
 class Extras(NamedTuple):
-    """What a written file holds beside the rows: whole arrays, and attributes by object (HDF5)."""
+    """What a written file holds beside the rows: whole arrays, attributes by object (HDF5), the name of the tree (ROOT)."""
 
     arrays: Mapping[str, Array] = {}
     attributes: Mapping[str, Mapping[str, Any]] = {}
+    tree: str = ""
 
 
 class PublicFormat(ABC):
@@ -148,7 +149,7 @@ class PublicFormat(ABC):
 
     def extras(self, rows: int, spec: EventSpec, context_spec: EventSpec | None) -> Extras:
         """What a file of so many events holds beside their rows."""
-        return Extras()
+        return Extras(tree=next(iter(self.trees), ""))
 
 
 def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
