@@ -151,7 +151,13 @@ CASES = {
                 },
             },
         ),
-        Case("inverse-autoregressive-flow", {**FLOW, "experts": 2}, gap=0.15, steps=300, teacher="spline-flow"),
+        Case(
+            "inverse-autoregressive-flow",
+            {**FLOW, "experts": 2, "layers": 1},
+            gap=0.15,
+            steps=200,
+            teacher="spline-flow",
+        ),
         Case("flow-matching", {"network": MLP, "density_solver": RK4(steps=12)}, gap=0.08, kinds=FIELDS, side=72),
         Case(
             "ddpm",
