@@ -270,7 +270,8 @@ class _Branches:
     """Entries of branches; jagged ones as :class:`Ragged`. The tree stays open."""
 
     def __init__(self, path: Path, key: str) -> None:
-        self._path, self._key, self._tree = path, key, None
+        self._path, self._key = path, key
+        self._tree: Any = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_tree": None}
