@@ -39,12 +39,12 @@ WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {
 class ProgressiveDistillation(TaughtFamily):
     """Halving rounds, each a phase of training: ``ProgressiveDistillation().fit(data, teacher=model)``.
 
+    The limits of :class:`pofx.Training` hold for each round; the names of its phases are ``"to-8"``, ``"to-4"`` and so on.
+
     Parameters
     ----------
     first : steps of the student of the first round; halved until there are ``steps`` (``first`` is ``steps`` times a power of two).
     weighting : ``"truncated-snr"``, max(SNR, 1), ``"snr-plus-one"``, or ``"velocity"``, the same weight at all times.
-
-    The limits of :class:`pofx.Training` hold for each round; the names of its phases are ``"to-8"``, ``"to-4"`` and so on.
 
     >>> import numpy as np, pofx
     >>> x = np.random.default_rng(1).normal(size=(1000, 2))
