@@ -20,6 +20,7 @@ __all__ = ["FORMATS", "Spool", "atomic", "existing", "format_by_name", "guard", 
 FORMATS = {
     ".npz": "npz", ".npy": "npy", ".csv": "csv", ".tsv": "csv", ".txt": "csv", ".dat": "csv",
     ".parquet": "parquet", ".pq": "parquet", ".h5": "hdf5", ".hdf5": "hdf5", ".hdf": "hdf5", ".root": "root",
+    ".lhe": "lhe",
 }  # fmt: skip
 """Format by extension."""
 
@@ -67,7 +68,12 @@ def sniff(path: Path) -> str:
         raise FormatError(f"{path}: the file is empty")
     found = next((what for magic, what in _MAGIC.items() if head.startswith(magic)), "")
     user_block = named == "hdf5" and b"\x89HDF\r\n\x1a\n" in [_bytes_at(path, k, 8) for k in (512, 1024, 2048)]
-    if found == named or user_block or (named == "csv" and not found):
+    if (
+        found == named
+        or user_block
+        or (named == "csv" and not found)
+        or (named == "lhe" and head.lstrip().startswith(b"<"))
+    ):
         return named
     looks = f"looks like {found}" if found else f"does not begin as {named} does"
     hint = f"; if it is {found}, rename it" if found in FORMATS.values() else "; is it damaged, or something else?"

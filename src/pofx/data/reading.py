@@ -28,7 +28,7 @@ def read(
     nan: Literal["error", "drop"] = "error",
     options: ReadOptions | None = None,
 ) -> Dataset:
-    """Read a table (or grids, or clouds) from ``.npz .npy .csv .tsv .txt .parquet .h5 .hdf5 .root``.
+    """Read a table (or grids, or clouds) from ``.npz .npy .csv .tsv .txt .parquet .h5 .hdf5 .root``, or events from ``.lhe``.
 
     Parameters
     ----------
