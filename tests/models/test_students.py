@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from test_diffusion import NORMAL, Analytic
 from test_ode_families import COVARIANCE, MEAN, NormalVelocity, linear_path_velocity
 from torch import Tensor, nn
 
@@ -436,3 +437,44 @@ def test_other_teachers_are_refused(kind: type[StudentFamily]) -> None:
 def test_settings_are_checked(kind: type[StudentFamily], settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         kind(**settings)
+
+
+# A teacher with another path
+
+
+class Recorder(nn.Module):
+    """A network that remembers where it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[Tensor, Tensor]] = []
+
+    def forward(self, x: Tensor, t: Tensor, context: object = None, mask: object = None) -> Tensor:
+        self.seen.append((x, t))
+        return torch.zeros_like(x)
+
+
+def test_students_learn_on_the_path_of_an_edm_teacher() -> None:
+    """Its path is a circle, not a line: points of training lie on it, and the teacher's steps follow its flow, known for normal events."""
+    family = pofx.EDM(preprocess="none", network=SMALL)
+    model = taught(family)  # type: ignore[arg-type]
+    model.fitted.body.network = Analytic(family, NORMAL)
+    events = Events({"x": numbers(50, 2)}, index=torch.arange(50))
+    layout = Layout({"x": vector_spec(2)["x"]}, teacher=model)
+    noise = Noise(1, events.index, dtype=torch.float64)
+    e = noise.normal("e", 2)
+    for student in (pofx.Consistency(network=SMALL), pofx.ProgressiveDistillation(network=SMALL)):
+        body = student.build(layout).double()
+        body.network = Recorder()
+        student.phases(layout)[0].updates[0].loss(body, events, noise)
+        ((place, t),) = body.network.seen
+        angle = (0.5 * math.pi * t)[:, None]
+        torch.testing.assert_close(place, angle.cos() * events.x + angle.sin() * e, atol=1e-6, rtol=0)
+    t, s = torch.full((50,), 0.7, dtype=torch.float64), torch.full((50,), 0.2, dtype=torch.float64)
+    found = Teacher(pofx.Consistency(), model).move(RK4(steps=20), place, t, s, None, None)
+    before, after = 0.5 * math.pi * t[0], 0.5 * math.pi * s[0]
+    one = torch.eye(2, dtype=torch.float64)
+    there, here = (a.cos() ** 2 * COVARIANCE + a.sin() ** 2 * one for a in (after, before))
+    stretch = matrix_power(there, 0.5) @ matrix_power(here, -0.5)
+    truth = after.cos() * MEAN + (place - before.cos() * MEAN) @ stretch.T
+    torch.testing.assert_close(found, truth, atol=1e-5, rtol=0)

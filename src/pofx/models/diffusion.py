@@ -194,7 +194,7 @@ class Diffusion(OdeFamily):
             return super().decode(body, noise, context)
         mask = body.mask(noise, context)
         real = (lambda x: x) if mask is None else (lambda x: torch.where(mask[..., None], x, 0.0))
-        given = {name: noise[name] for name in sampler.noise_shapes(*noise["z"].shape[1:])}
+        given = {name: _real(noise[name], mask) for name in sampler.noise_shapes(*noise["z"].shape[1:])}
         end = sampler.sample(
             self, lambda angle, y: real(self.turn(body, angle, real(y), context, mask)), real(noise["z"]), given
         )
@@ -203,6 +203,13 @@ class Diffusion(OdeFamily):
     def unguided(self) -> Diffusion:
         """The same family without guidance: that of the density."""
         return replace(self, guidance=0.0)
+
+
+def _real(noise: Tensor, mask: Tensor | None) -> Tensor:
+    """A sampler's noise ``(n, ..., L, F)`` without that of padding, which no sum over an event may see."""
+    if mask is None:
+        return noise
+    return torch.where(mask.reshape(len(mask), *[1] * (noise.ndim - 3), -1, 1), noise, 0.0)
 
 
 @dataclass(frozen=True)
