@@ -196,7 +196,7 @@ class Diffusion(OdeFamily):
         real = (lambda x: x) if mask is None else (lambda x: torch.where(mask[..., None], x, 0.0))
         given = {name: _real(noise[name], mask) for name in sampler.noise_shapes(*noise["z"].shape[1:])}
         end = sampler.sample(
-            self, lambda angle, y: real(self.turn(body, angle, real(y), context, mask)), real(noise["z"]), given
+            self, lambda angle, y: real(self.turn(body, angle, real(y), context, mask)), _real(noise["z"], mask), given
         )
         return body.result(end, mask)
 
@@ -209,7 +209,8 @@ def _real(noise: Tensor, mask: Tensor | None) -> Tensor:
     """A sampler's noise ``(n, ..., L, F)`` without that of padding, which no sum over an event may see."""
     if mask is None:
         return noise
-    return torch.where(mask.reshape(len(mask), *[1] * (noise.ndim - 3), -1, 1), noise, 0.0)
+    kept = mask | ~mask.any(1, keepdim=True)  # an empty cloud keeps its own, so that no length is zero
+    return torch.where(kept.reshape(len(mask), *[1] * (noise.ndim - 3), -1, 1), noise, 0.0)
 
 
 @dataclass(frozen=True)
