@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pofx.models.mean_flow import MeanFlow
     from pofx.models.mixture import GaussianMixture
     from pofx.models.mixture_density import MixtureDensityNetwork
+    from pofx.models.inpainting import inpaint
     from pofx.models.model import Model
     from pofx.models.probabilistic_autoencoder import ProbabilisticAutoencoder
     from pofx.models.progressive_distillation import ProgressiveDistillation
@@ -81,6 +82,7 @@ _LAZY = {
     "VAE": "pofx.models.vae",
     "VQVAE": "pofx.models.vq_vae",
     "c2st": "pofx.metrics.c2st",
+    "inpaint": "pofx.models.inpainting",
     "load": "pofx.artefact",
     "read": "pofx.data",
     "select": "pofx.models.selection",
@@ -125,6 +127,7 @@ __all__ = [
     "Training",
     "__version__",
     "c2st",
+    "inpaint",
     "load",
     "read",
     "select",
