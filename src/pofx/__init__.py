@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from pofx.models.gaussian import Gaussian
     from pofx.models.hierarchical_vae import HierarchicalVAE
     from pofx.models.hybrid import HybridFlow
+    from pofx.models.inpainting import inpaint
     from pofx.models.inverse_autoregressive import InverseAutoregressiveFlow
     from pofx.models.mean_flow import MeanFlow
     from pofx.models.mixture import GaussianMixture
     from pofx.models.mixture_density import MixtureDensityNetwork
-    from pofx.models.inpainting import inpaint
     from pofx.models.model import Model
     from pofx.models.probabilistic_autoencoder import ProbabilisticAutoencoder
     from pofx.models.progressive_distillation import ProgressiveDistillation
