@@ -101,7 +101,8 @@ class NetworkClassifier(TrainedClassifier):
     The defaults are chosen such that training leaves the plateau where it begins if the samples have equal mean and covariance: a high
     learning rate, rectifiers that start small, strong weight decay against the noise of many columns, and no early end. Lower
     ``weight_decay`` to 0.1 for fine structure in a few columns, and many events. Sharp edges and fine ridges in a few columns take
-    ``frequencies``: without them, rectifiers are blind to a chessboard whose squares are blurred by an eighth of their size.
+    ``frequencies``: without them, rectifiers are blind to a chessboard whose squares are blurred by an eighth of their size. Other
+    settings than those below are those of :class:`TrainedClassifier`.
 
     Parameters
     ----------
@@ -110,8 +111,6 @@ class NetworkClassifier(TrainedClassifier):
         columns z, with k normal of width :math:`3 \sqrt{2 / d}` (arXiv:2006.10739); for a few columns.
     dropout : share of hidden units that are left out at a step.
     activation : a name out of :data:`pofx.networks.masked.ACTIVATIONS`.
-
-    The other settings are those of :class:`TrainedClassifier`.
 
     >>> x = np.random.default_rng(1).normal(size=(400, 2)) + np.repeat([[0.0], [3.0]], 200, axis=0)
     >>> fitted = NetworkClassifier(hidden=(16,), epochs=10).fit(x, np.repeat([0, 1], 200), seed=1)
