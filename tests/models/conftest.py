@@ -1,12 +1,16 @@
-"""Tests of one family go to one worker, which fits the family's models once."""
+"""Tests that share fitted models go to one worker, which fits them once: those of a family in the contract, and those of a file."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
     for item in items:
-        name = getattr(getattr(item, "callspec", None), "params", {}).get("name")
-        if item.path.name == "test_contract.py" and name is not None:
-            item.add_marker(pytest.mark.xdist_group(str(name)))
+        if item.path.parent == here:
+            name = getattr(getattr(item, "callspec", None), "params", {}).get("name")
+            shared = name if item.path.name == "test_contract.py" and name is not None else item.path.stem
+            item.add_marker(pytest.mark.xdist_group(str(shared)))

@@ -58,6 +58,7 @@ class Case:
     kinds : what to change in the configuration for grids and clouds (smaller networks).
     steps : of training.
     side : cells along a side of the grid on which densities are integrated.
+    events : fresh ones that the density is compared on.
     teacher : the case whose model is the teacher.
     """
 
@@ -67,6 +68,7 @@ class Case:
     kinds: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     steps: int = 150
     side: int = 168
+    events: int = 3000
     teacher: str | None = None
 
     @property
@@ -158,22 +160,31 @@ CASES = {
             steps=200,
             teacher="spline-flow",
         ),
-        Case("flow-matching", {"network": MLP, "density_solver": RK4(steps=12)}, gap=0.08, kinds=FIELDS, side=72),
+        Case(
+            "flow-matching",
+            {"network": MLP, "density_solver": RK4(steps=12)},
+            gap=0.08,
+            kinds=FIELDS,
+            side=48,
+            events=1000,
+        ),
         Case(
             "ddpm",
             {"network": MLP, "prediction": "velocity", "density_solver": RK4(steps=12)},
             gap=0.08,
             kinds=FIELDS,
-            side=72,
+            side=48,
+            events=1000,
         ),
         Case(
             "score-sde",
             {"network": MLP, "prediction": "velocity", "density_solver": RK4(steps=12)},
             gap=0.08,
             kinds=FIELDS,
-            side=72,
+            side=48,
+            events=1000,
         ),
-        Case("edm", {"network": MLP, "density_solver": RK4(steps=12)}, gap=0.08, kinds=FIELDS, side=72),
+        Case("edm", {"network": MLP, "density_solver": RK4(steps=12)}, gap=0.08, kinds=FIELDS, side=48, events=1000),
         Case(
             "energy-based-model",
             {"network": MLP, "objective": "noise-contrastive", **WALK},
@@ -256,7 +267,8 @@ CASES = {
             {"network": MLP, "training_solver": RK4(steps=2), "density_solver": RK4(steps=8)},
             gap=0.08,
             steps=90,
-            side=72,
+            side=48,
+            events=1000,
         ),
     )
 }
@@ -329,7 +341,7 @@ def updates(family: Family, layout: Any) -> list[tuple[Phase, Update]]:
 
 def check_closed_form(name: str, conditional: bool) -> None:
     """The learnt log-density is that of the Gaussian truth, and on average not above it."""
-    x, context = vector_toy(3000, 2, conditional)
+    x, context = vector_toy(CASES[name].events, 2, conditional)
     gap = vector_truth(x, context) - fitted(name, conditional).log_prob(x, context)
     error = gap.std() / math.sqrt(len(gap))
     assert -5 * error < gap.mean() < CASES[name].gap + 3 * error

@@ -142,6 +142,7 @@ def test_the_penalty_of_linear_critics_is_known(penalty: str) -> None:
 # Training
 
 
+@pytest.mark.slow
 def test_latent_vectors_become_normal_and_events_are_rebuilt() -> None:
     rng = np.random.default_rng(1)
     x = rng.normal(size=(4000, 2)) @ np.array([[1.0, 0.6], [0.0, 0.8]])

@@ -167,7 +167,7 @@ def test_a_circle_without_velocity_is_uniform() -> None:
     torch.testing.assert_close(family.decode(body, {"z": z}, None)["x"], x, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("coupling", ["independent", "optimal-transport"])
+@pytest.mark.parametrize("coupling", ["independent", pytest.param("optimal-transport", marks=pytest.mark.slow)])
 def test_a_peak_across_the_seam(coupling: str) -> None:
     rng = np.random.default_rng(1)
     x = np.stack([rng.vonmises(math.pi, 4.0, 4000), rng.normal(size=4000)], 1)

@@ -28,8 +28,9 @@ def test_row() -> None:
 
 def test_every_family_is_in_both_styles() -> None:
     text, markdown = capability_table(), capability_table("markdown")
-    assert [line.split()[0] for line in text.splitlines()[1:]] == list(NAMES)
-    assert len(markdown.splitlines()) == 2 + len(NAMES)
+    names = registry.family_names()  # other tests register families of their own
+    assert [line.split()[0] for line in text.splitlines()[1:]] == list(names)
+    assert len(markdown.splitlines()) == 2 + len(names)
     assert all(f"[`{name}`]({name}.md)" in markdown for name in NAMES)
 
 
@@ -47,8 +48,6 @@ def test_an_undeclared_kind_is_refused(name: str, kind: str) -> None:
     data = pofx.Dataset.from_arrays(
         {"x": np.random.default_rng(1).normal(size=(50, *FIELDS[kind].shape))}, columns={"x": FIELDS[kind]}
     )
-    teacher = None
-    if family.capabilities.teacher:
-        teacher = pofx.FlowMatching().fit(data, training=pofx.Training(max_steps=1, batch_size=16, progress=False))
+    teacher = pofx.Gaussian().fit(np.eye(5)[:, :2] + np.arange(5)[:, None]) if family.capabilities.teacher else None
     with pytest.raises(CapabilityError, match=f"is a {kind}"):
         family(**config).fit(data, teacher=teacher)

@@ -9,7 +9,7 @@ from scipy import stats
 from pofx.errors import CapabilityError, ShapeError
 from pofx.simulators.shapes import SHAPES
 
-SIDE, COARSE = 240, 24
+SIDE, COARSE = 144, 24
 
 
 @pytest.fixture(params=list(SHAPES))

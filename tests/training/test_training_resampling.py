@@ -75,6 +75,7 @@ def test_a_flow_finds_the_positive_truth():
     assert np.mean(means) == pytest.approx(-0.15, abs=4 / math.sqrt(3 * effective))
 
 
+@pytest.mark.slow
 def test_where_positive_and_negative_events_cancel_the_naive_likelihood_runs_away():
     """p = N(0, 1); events of N(0, 3) come with either sign. A density without lone negative events is infinitely good."""
     x = np.linspace(-5, 5, 2001)
