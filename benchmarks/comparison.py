@@ -96,14 +96,13 @@ def tables(rows: Rows) -> str:
     """Everything between the marks."""
     others = sorted({name for _, name in rows} - set(PLANE))
     errors = [row["error"] for row in rows.values() if row["value"] is not None]
+    beyond = ["### C2ST of the other sets", f"Floors: {floors(rows, others)}.", by_set(rows, others, score)]
     parts = [
         "### C2ST in the plane",
         f"0.5 is perfect, 1 is told apart always; errors are {min(errors):.3f} to {max(errors):.3f}. Bold: above its bar.",
         f"Floors: {floors(rows, PLANE)}.",
         by_set(rows, PLANE, score),
-        "### C2ST of the other sets",
-        f"Floors: {floors(rows, others)}.",
-        by_set(rows, others, score),
+        *(beyond if others else []),
         "### Cost in the plane",
         "Medians over the ten shapes, on one core; a student's training is without its teacher's.",
         cost(rows),
