@@ -153,6 +153,7 @@ def test_an_estimated_density_of_a_context_agrees_with_the_sum() -> None:
 # Learning
 
 
+@pytest.mark.slow
 def test_persistent_chains_approach_the_maximum_of_the_likelihood() -> None:
     """Against the same machine trained with the exact gradient."""
     rng = np.random.default_rng(1)

@@ -61,6 +61,7 @@ def naive(x: np.ndarray, weight: np.ndarray) -> Model:
     return Model(FLOW, fitted.eval(), layout, {})
 
 
+@pytest.mark.slow
 def test_a_flow_finds_the_positive_truth():
     """KL divergence and mean within what so many events can tell: 2 KL N is about the number of free parameters, here about thirty."""
     models = [FLOW.fit(signed_data(4000, seed), training=SETTINGS.replace(max_epochs=30)) for seed in (1, 2, 3)]
