@@ -33,7 +33,9 @@ def binary(d: int, low: float = 0.0) -> dict[str, Field]:
 
 def body_of(family: RBM, layout: Layout, seed: int = 1, coupling: float = 0.8) -> Any:
     """With random weights."""
-    body: Any = family.build(layout).double()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        body: Any = family.build(layout).double()
     generator = torch.Generator().manual_seed(seed)
     for parameter in body.parameters():
         parameter.data += coupling * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
@@ -97,7 +99,7 @@ def test_sweeps_leave_every_temperature_alone(spec: dict[str, Field], beta: floa
     noise, biases = Noise(1, torch.arange(n), dtype=torch.float64), body.biases(None)
     with torch.no_grad():
         v = body.start(getattr(noise, body.noise_kind)("v", body.columns))
-        for k in range(12):
+        for k in range(30):
             draw = noise.at(k)
             v = body.sweep(v, biases, draw.uniform("h", 3), getattr(draw, body.noise_kind)("s", body.columns), beta)
         support, log_weight = _support(body, beta)
