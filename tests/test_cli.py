@@ -337,3 +337,16 @@ def test_settings() -> None:
 
 def test_every_command_is_documented() -> None:
     assert all(command.callback.__doc__ for command in cli.app.registered_commands)
+
+
+def test_a_student_is_given_its_teacher(run: Any, refused: Any, tmp_path: Path) -> None:
+    pofx.write(tmp_path / "x.csv", np.random.default_rng(1).normal(size=(200, 2)), columns=["a", "b"])
+    data, teacher, student = tmp_path / "x.csv", tmp_path / "teacher.pofx", tmp_path / "student.pofx"
+    small = ("--set", "layers=1", "--steps", 2)
+    assert run("fit", data, "-m", "spline-flow", *small, "-o", teacher)[0] == 0
+    found = run("fit", data, "-m", "inverse-autoregressive-flow", *small, "--teacher", teacher, "-o", student)
+    assert found[0] == 0
+    assert pofx.load(student).card["teacher"] is not None
+    assert "is no student" in refused(
+        "fit", data, "-m", "gaussian", "--teacher", teacher, "-o", tmp_path / "other.pofx"
+    )

@@ -174,6 +174,7 @@ class Choice:
     set: Annotated[
         list[str] | None, Option("--set", help="Setting of the family, key=value, e.g. layers=6; may be repeated.")
     ] = None
+    teacher: Annotated[Path | None, Option(help="A saved model that a student learns from.")] = None
 
     def family(self) -> Family:
         """The config."""
@@ -220,13 +221,16 @@ def fit(
     dry_run: Annotated[bool, Option("--dry-run", help="Only say what the training would take.")] = False,
 ) -> int:
     """Learn a density from a table."""
+    from pofx.artefact import load
+
     family, training = choice.family(), schooling.settings()
     if dry_run:
         typer.echo(_cost(family, reading.read(data), training))
         return 0
     out = output.checked(data)
     dataset = reading.read(data)
-    fitted = family.fit(dataset, training=training, resume="must" if schooling.resume else "auto")
+    teacher = None if choice.teacher is None else load(choice.teacher)
+    fitted = family.fit(dataset, training=training, teacher=teacher, resume="must" if schooling.resume else "auto")
     fitted.save(out)
     typer.echo(_summary(fitted, out))
     if output.report is not None:
