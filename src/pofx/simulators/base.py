@@ -102,6 +102,8 @@ def simulator_class(name: str) -> type[Simulator]:
 def simulators_text() -> str:
     """All simulators with the first line of what they say of themselves."""
     names = simulator_names()
-    width = max(map(len, names), default=0)
+    if not names:
+        return "no simulators in this version"
+    width = max(map(len, names))
     about = {name: (simulator_class(name).__doc__ or "").strip().partition("\n")[0] for name in names}
     return "\n".join(f"{name.ljust(width)}  {about[name]}" for name in names)

@@ -8,6 +8,7 @@ eta, phi), and the label. :func:`dijets` derives from features what anomaly sear
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -49,9 +50,9 @@ class _PandasTable(PublicFormat):
         """The values of the table that fits."""
         return next((a for name, a in stored.items() if name.endswith("block0_values") and self.fits(a)), None)
 
+    @abstractmethod
     def fits(self, array: Stored) -> bool:
         """Whether these are values of this format."""
-        raise NotImplementedError
 
     def misfits(self, stored: Mapping[str, Stored]) -> list[str]:
         return [] if self.table(stored) is not None else [f"{name} is missing" for name in self.keys]
@@ -63,9 +64,9 @@ class _PandasTable(PublicFormat):
     def extras(self, rows: int, spec: EventSpec, context_spec: EventSpec | None) -> Extras:
         return pandas_extras("df", self.items(spec, context_spec), rows)
 
+    @abstractmethod
     def items(self, spec: EventSpec, context_spec: EventSpec | None) -> Array:
         """Names of the table's columns."""
-        raise NotImplementedError
 
 
 class LHCOFeatures(_PandasTable):

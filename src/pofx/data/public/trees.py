@@ -6,6 +6,7 @@ cloud, or given by ``ReadOptions(points=...)``. Columns are called as the branch
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
@@ -31,9 +32,9 @@ class _Tree(PublicFormat):
     container = "root"
     sizes: Mapping[str, int] = {}
 
+    @abstractmethod
     def clouds(self, stored: Mapping[str, Stored]) -> dict[str, tuple[str, ...]]:
         """Name of a cloud -> its branches."""
-        raise NotImplementedError
 
     def settled(self, stored: Mapping[str, Stored], request: Request, read: Reader) -> Self:
         found = type(self)()
