@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Simulator", "simulator_class", "simulator_names", "simulators_text"]
 
-_HOMES: dict[str, str] = {}
+_HOMES: dict[str, str] = {
+    "random-field": "pofx.simulators.fields.maps:RandomField",
+    "dust-map": "pofx.simulators.fields.dust:DustMap",
+    "splitting-shower": "pofx.simulators.splitting.simulator:SplittingShower",
+}
 """Simulators by name, ``module:Class``."""
 
 
