@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from pofx.simulators.densities import (
     Conditional,
     CorrelatedGaussian,
@@ -18,14 +21,27 @@ from pofx.simulators.neutrino import Experiment, differential_cross_section, tot
 from pofx.simulators.shapes import SHAPES
 from pofx.simulators.toys import TOYS, CopulaToy, GridField, PointCloud, Shell, data_set, mixture_toy
 
+if TYPE_CHECKING:
+    from pofx.simulators.calorimeter import Calorimeter, Geant4Shower, GFlashShower
+
+_LAZY = {
+    "Calorimeter": "pofx.simulators.calorimeter",
+    "GFlashShower": "pofx.simulators.calorimeter",
+    "Geant4Shower": "pofx.simulators.calorimeter",
+}
+"""What is imported when it is first used, and from where."""
+
 __all__ = [
     "SHAPES",
     "TOYS",
+    "Calorimeter",
     "Conditional",
     "CopulaToy",
     "CorrelatedGaussian",
     "DependentBeta",
     "Experiment",
+    "GFlashShower",
+    "Geant4Shower",
     "GridField",
     "Lognormal",
     "Mixture",
@@ -41,3 +57,9 @@ __all__ = [
     "t2k_like",
     "total_cross_section",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'pofx.simulators' has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)

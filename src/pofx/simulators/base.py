@@ -27,9 +27,14 @@ if TYPE_CHECKING:
 __all__ = ["Simulator", "simulator_class", "simulator_names", "simulators_text"]
 
 _HOMES: dict[str, str] = {
+    "qcd-dijets": "pofx.simulators.collider.dijets:QCDDijets",
+    "lhco-signal": "pofx.simulators.collider.dijets:LHCOSignal",
+    "lhco-background": "pofx.simulators.collider.dijets:LHCOBackground",
     "random-field": "pofx.simulators.fields.maps:RandomField",
     "dust-map": "pofx.simulators.fields.dust:DustMap",
     "splitting-shower": "pofx.simulators.splitting.simulator:SplittingShower",
+    "geant4-shower": "pofx.simulators.calorimeter.geant4:Geant4Shower",
+    "gflash-shower": "pofx.simulators.calorimeter.gflash:GFlashShower",
 }
 """Simulators by name, ``module:Class``."""
 
