@@ -380,7 +380,8 @@ def test_a_peak_across_the_seam(kind: type[StudentFamily]) -> None:
     x = np.stack([rng.vonmises(math.pi, 4.0, 4000), rng.normal(size=4000)], 1)
     data = pofx.Dataset.from_arrays(x, declare="x0:rad:periodic:-pi:pi")
     known = pofx.FlowMatching(network=SMALL).fit(data, training=QUICK) if kind is pofx.Consistency else None
-    sample = kind(network=SMALL).fit(data, training=QUICK, teacher=known).sample(2000, seed=1)[:, 0]
+    training = QUICK if known else QUICK.replace(max_steps=1500)  # ends of paths of single events teach more slowly
+    sample = kind(network=SMALL).fit(data, training=training, teacher=known).sample(2000, seed=1)[:, 0]
     assert np.abs(sample).max() <= math.pi
     assert np.abs(np.exp(1j * sample).mean() + 0.8635) < 0.15  # I1(4) / I0(4)
 
