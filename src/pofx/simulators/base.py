@@ -30,11 +30,18 @@ _HOMES: dict[str, str] = {
     "qcd-dijets": "pofx.simulators.collider.dijets:QCDDijets",
     "lhco-signal": "pofx.simulators.collider.dijets:LHCOSignal",
     "lhco-background": "pofx.simulators.collider.dijets:LHCOBackground",
+    "ttbar-dilepton": "pofx.simulators.collider.tops:TopDilepton",
+    "ttbar-lepton-jets": "pofx.simulators.collider.tops:TopLeptonJets",
+    "z-jets": "pofx.simulators.collider.zjets:ZJets",
+    "jetnet-jets": "pofx.simulators.collider.jetnet:JetNetJets",
+    "multijets": "pofx.simulators.collider.multijets:MultiJets",
     "random-field": "pofx.simulators.fields.maps:RandomField",
     "dust-map": "pofx.simulators.fields.dust:DustMap",
     "splitting-shower": "pofx.simulators.splitting.simulator:SplittingShower",
     "geant4-shower": "pofx.simulators.calorimeter.geant4:Geant4Shower",
     "gflash-shower": "pofx.simulators.calorimeter.gflash:GFlashShower",
+    "lartpc-geant4": "pofx.simulators.lartpc.geant4:ChamberGeant4",
+    "lartpc-walk": "pofx.simulators.lartpc.walk:ChamberWalk",
 }
 """Simulators by name, ``module:Class``."""
 

@@ -25,6 +25,7 @@ _COMMON = (
     "ParticleDecays:limitTau0 = on",
     "ParticleDecays:tau0Max = 10.",
     "Next:numberCount = 0",
+    "Vincia:verbose = 0",
 )
 
 

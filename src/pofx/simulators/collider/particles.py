@@ -12,7 +12,17 @@ import numpy as np
 
 from pofx.data.numbers import Array
 
-__all__ = ["CHARGED", "NEUTRINOS", "flavour_hadrons", "momenta", "numbers", "padded", "select", "visible"]
+__all__ = [
+    "CHARGED",
+    "NEUTRINOS",
+    "decay_products",
+    "flavour_hadrons",
+    "momenta",
+    "numbers",
+    "padded",
+    "select",
+    "visible",
+]
 
 NEUTRINOS = (12, 14, 16)
 CHARGED = (11, 13, 15, 211, 321, 2212, 3112, 3222, 3312, 3334)
@@ -34,10 +44,9 @@ def select(record: Any, mask: Any) -> Any:
 
 def visible(record: Any, reach: float = 5.0) -> Any:
     """Stable particles that a detector could see: no neutrinos, and ``|eta|`` below ``reach``."""
-    p, code = record.p, abs(record.id)
-    inside = np.abs(p.pz) < np.sinh(reach) * np.hypot(p.px, p.py)
-    neutrino = (code == NEUTRINOS[0]) | (code == NEUTRINOS[1]) | (code == NEUTRINOS[2])
-    return select(record, (record.status > 0) & inside & ~neutrino)
+    stable = record[record.status > 0]
+    inside = np.abs(stable.p.pz) < np.sinh(reach) * np.hypot(stable.p.px, stable.p.py)
+    return select(stable, inside & ~_among(stable.id, NEUTRINOS))
 
 
 def flavour_hadrons(record: Any, flavour: int) -> Any:
@@ -45,6 +54,24 @@ def flavour_hadrons(record: Any, flavour: int) -> Any:
     code = abs(record.id)
     heaviest = np.maximum(code // 100 % 10, code // 1000 % 10)
     return select(record, (heaviest == flavour) & (code > 100) & (code < 1_000_000))
+
+
+def decay_products(record: Any, parents: tuple[int, ...], codes: tuple[int, ...]) -> Any:
+    """Stable particles with one of these absolute PDG numbers that come from one of these parents, with copies in between or without.
+
+    Copies are what a shower makes of a particle that emits or recoils; a neutrino from a tau of a W is not a product of the W.
+    """
+    import awkward as ak
+
+    chosen = _among(record.id, codes) & (record.status > 0)
+    own, at = record.id[chosen], ak.local_index(record.id)[chosen]
+    while True:
+        mother = record.mother1[at]
+        copy = record.id[mother] == own
+        if not ak.any(copy):
+            break
+        at = ak.where(copy, mother, at)
+    return select(record, chosen)[_among(record.id[record.mother1[at]], parents)]
 
 
 def numbers(particles: Any, *names: str) -> Array:
@@ -59,3 +86,12 @@ def padded(particles: Any, length: int, *names: str) -> tuple[Array, Array]:
     mask = np.arange(length) < ak.to_numpy(ak.num(particles))[:, None]
     columns = [ak.fill_none(ak.pad_none(getattr(particles, name), length, clip=True), 0) for name in names]
     return np.stack([ak.to_numpy(column).astype(np.float64) for column in columns], -1), mask
+
+
+def _among(ids: Any, codes: tuple[int, ...]) -> Any:
+    """Where the absolute PDG number is one of these."""
+    code = abs(ids)
+    found = code == codes[0]
+    for wanted in codes[1:]:
+        found = found | (code == wanted)
+    return found
