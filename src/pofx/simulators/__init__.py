@@ -23,9 +23,12 @@ from pofx.simulators.toys import TOYS, CopulaToy, GridField, PointCloud, Shell, 
 
 if TYPE_CHECKING:
     from pofx.simulators.calorimeter import Calorimeter, Geant4Shower, GFlashShower
+    from pofx.simulators.lartpc import ChamberGeant4, ChamberWalk
 
 _LAZY = {
     "Calorimeter": "pofx.simulators.calorimeter",
+    "ChamberGeant4": "pofx.simulators.lartpc",
+    "ChamberWalk": "pofx.simulators.lartpc",
     "GFlashShower": "pofx.simulators.calorimeter",
     "Geant4Shower": "pofx.simulators.calorimeter",
 }
@@ -35,6 +38,8 @@ __all__ = [
     "SHAPES",
     "TOYS",
     "Calorimeter",
+    "ChamberGeant4",
+    "ChamberWalk",
     "Conditional",
     "CopulaToy",
     "CorrelatedGaussian",
