@@ -46,28 +46,40 @@ _FAMILIES: dict[str, str] = {
     "rbm": "pofx.models.rbm:RBM",
 }
 
+_WRAPPERS: dict[str, str] = {
+    "ensemble": "pofx.uncertainty.ensemble:Ensemble",
+    "variational": "pofx.uncertainty.variational:Variational",
+    "adam-mcmc": "pofx.uncertainty.chains:AdamMCMC",
+    "sghmc": "pofx.uncertainty.chains:SGHMC",
+    "swag": "pofx.uncertainty.swag:SWAG",
+    "laplace": "pofx.uncertainty.laplace:Laplace",
+}
+"""Families around another family: found by name like all others, but none that could be used by its name alone."""
+
 
 def register(name: str, path: str) -> None:
     """Add a family of your own: ``register("my-flow", "mypackage.flows:MyFlow")``; names are lower case with hyphens."""
-    if name in _FAMILIES and _FAMILIES[name] != path:
-        raise ConfigError(f"a family named {name!r} exists already: {_FAMILIES[name]}")
+    known = {**_FAMILIES, **_WRAPPERS}
+    if name in known and known[name] != path:
+        raise ConfigError(f"a family named {name!r} exists already: {known[name]}")
     if ":" not in path or name != name.lower():
         raise ConfigError(f"expected a lower-case name and 'module:Class'; got {name!r}, {path!r}")
     _FAMILIES[name] = path
 
 
 def family_names() -> tuple[str, ...]:
-    """All registered names."""
+    """All registered names of families that stand alone."""
     return tuple(_FAMILIES)
 
 
 def family_path(name: str) -> str:
     """``module:Class`` of a registered name; ConfigError with the nearest names otherwise."""
-    if name in _FAMILIES:
-        return _FAMILIES[name]
-    near = difflib.get_close_matches(name, _FAMILIES, 1)
+    known = {**_FAMILIES, **_WRAPPERS}
+    if name in known:
+        return known[name]
+    near = difflib.get_close_matches(name, known, 1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ConfigError(f"no family is called {name!r}{hint} (known: {', '.join(_FAMILIES)})")
+    raise ConfigError(f"no family is called {name!r}{hint} (known: {', '.join(known)})")
 
 
 def family_class(name: str) -> Any:

@@ -329,7 +329,7 @@ def test_far_outside_warns(model: pofx.Model, conditioned: pofx.Model) -> None:
 @with_density
 def test_members(model: pofx.Model) -> None:
     x = contract.vector_toy(4, 2, False)[0]
-    assert model.log_prob(x, members="all").shape == (model.family.members(model.fitted.body), 4)
+    assert model.log_prob(x, members="all").shape == (model.family.count_members(model.fitted.body), 4)
 
 
 # Grids and clouds

@@ -21,6 +21,7 @@ from pofx.training.contract import Phase
 
 if TYPE_CHECKING:
     from pofx.bijections.preprocessing import Recipe
+    from pofx.models.fitted import Fitted
     from pofx.models.model import Model
     from pofx.training.settings import Training
 
@@ -199,13 +200,19 @@ class Family(ABC):
         """Latent fields to the noise that decodes to them."""
         raise CapabilityError(f"{self.name} cannot encode events")
 
-    def members(self, body: nn.Module) -> int:
+    def count_members(self, body: nn.Module) -> int:
         """How many weight samples or ensemble members the body holds; 1 for an ordinary family."""
         return 1
 
     def member(self, body: nn.Module, k: int) -> nn.Module:
-        """The body of member k (k < ``members``)."""
+        """The body of member k (k < ``count_members``)."""
         return body
+
+    def assemble(self, fitted: Fitted, layout: Layout, card: dict[str, Any]) -> Model:
+        """What ``fit`` and ``load`` return, from its parts."""
+        from pofx.models.model import Model
+
+        return Model(self, fitted, layout, card)
 
     def fit(
         self,

@@ -53,7 +53,7 @@ def fit(
     source, notes = _without_negative_weights(family, source, layout, training, resume)
     record = train(fitted.body, family.phases(layout), source, training, resume=resume)
     fitted.eval()
-    model = Model(family, fitted, layout, _card(family, fitted, layout, dataset, teacher) | notes)
+    model = family.assemble(fitted, layout, _card(family, fitted, layout, dataset, teacher) | notes)
     model.card["training"] = record.to_dict()
     if dataset is not None:
         model.card["metrics"] = _metrics(model, dataset)

@@ -120,7 +120,7 @@ class Model:
         }
 
     def _decode_rows(self, noise: Noise, context: Events | None) -> dict[str, Tensor]:
-        members = self.family.members(self.fitted.body)
+        members = self.family.count_members(self.fitted.body)
         latent_context = None if context is None else self.fitted.prepare_context(context)
         drawn = self._draw(noise)
         fields = [
@@ -205,7 +205,7 @@ class Model:
 
     def _log_density(self, events: Events, members: str) -> Tensor:
         body, family = self.fitted.body, self.family
-        count = family.members(body)
+        count = family.count_members(body)
         draws = [self._latent(events, draw) for draw in range(DRAWS if self._discrete else 1)]
         per_member = [
             torch.stack(
@@ -288,7 +288,7 @@ class Model:
 
     def to(self, device: str | torch.device) -> Model:
         """A copy on another device."""
-        return Model(self.family, copy.deepcopy(self.fitted).to(device), self.layout, self.card)
+        return type(self)(self.family, copy.deepcopy(self.fitted).to(device), self.layout, self.card)
 
 
 def _many(context: Any, layout: Layout) -> bool:

@@ -89,7 +89,7 @@ def model_from(card: Mapping[str, Any], tensors: Mapping[str, Tensor], device: s
         ) from error
     _fill(fitted, tensors)
     _check_ranges(card, layout)
-    return Model(family, fitted.eval().to(device), layout, dict(card))
+    return family.assemble(fitted.eval().to(device), layout, dict(card))
 
 
 def _check_ranges(card: Mapping[str, Any], layout: Layout) -> None:
@@ -201,7 +201,7 @@ def _tolerance(model: Model, vectors: Mapping[str, Tensor]) -> dict[str, float]:
 
 def _rounding(model: Model, vectors: Mapping[str, Tensor]) -> dict[str, float]:
     """Largest change of the vectors when every number inside the model, and every event, moves by its own rounding error."""
-    moved = Model(model.family, copy.deepcopy(model.fitted), model.layout, model.card)
+    moved = type(model)(model.family, copy.deepcopy(model.fitted), model.layout, model.card)
     generator = torch.Generator().manual_seed(SEED)
     for tensor in [*moved.fitted.parameters(), *moved.fitted.buffers()]:
         if tensor.is_floating_point():
