@@ -25,7 +25,8 @@ _COMMON = (
     "ParticleDecays:limitTau0 = on",
     "ParticleDecays:tau0Max = 10.",
     "Next:numberCount = 0",
-    "Vincia:verbose = 0",
+    "Print:verbosity = 1",
+    "Print:useErrorStream = on",
 )
 
 
@@ -49,8 +50,8 @@ class Beams:
     Parameters
     ----------
     energy : in the centre of mass [GeV].
-    mpi : several interactions of partons per collision (a third to a quarter of the speed).
-    shower : ``"simple"`` (of Pythia) or ``"vincia"``.
+    mpi : several interactions of partons per collision, at a third to an eighth of the speed, with VINCIA at a tenth.
+    shower : ``"simple"`` (of Pythia) or ``"vincia"`` (arXiv:2003.00702).
 
     Particles that fly less than 10 mm / c decay; others, such as K0S and Lambda, are stable.
 

@@ -32,7 +32,8 @@ Z = 23
 class ZJets(ColliderSimulator):
     """Z + jets: six observables of the hardest jet, generated (x) and seen by the detector (context).
 
-    ``ZJets(beams=Beams(14000.0, shower="vincia"))`` is a second nature, with another shower.
+    ``ZJets(beams=Beams(14000.0, mpi=False, shower="vincia"))`` is a second nature, with another shower. Partons interact once per
+    collision unless ``mpi=True``, with which VINCIA takes about a second per event.
 
     Parameters
     ----------
@@ -43,7 +44,7 @@ class ZJets(ColliderSimulator):
 
     name: ClassVar[str] = "z-jets"
 
-    beams: Beams = field(default_factory=lambda: Beams(energy=14000.0))
+    beams: Beams = field(default_factory=lambda: Beams(energy=14000.0, mpi=False))
     z_pt: float = 200.0
     radius: float = 0.4
     jet_pt: float = 20.0
