@@ -23,20 +23,38 @@ from pofx.simulators.toys import TOYS, CopulaToy, GridField, PointCloud, Shell, 
 
 if TYPE_CHECKING:
     from pofx.simulators.calorimeter import Calorimeter, Geant4Shower, GFlashShower
+    from pofx.simulators.collider.detector import Detector
+    from pofx.simulators.collider.dijets import LHCOBackground, LHCOSignal, QCDDijets
+    from pofx.simulators.collider.generator import Beams
+    from pofx.simulators.collider.jetnet import JetNetJets
+    from pofx.simulators.collider.multijets import MultiJets
+    from pofx.simulators.collider.tops import TopDilepton, TopLeptonJets
+    from pofx.simulators.collider.zjets import ZJets
     from pofx.simulators.lartpc import ChamberGeant4, ChamberWalk
 
 _LAZY = {
+    "Beams": "pofx.simulators.collider.generator",
     "Calorimeter": "pofx.simulators.calorimeter",
     "ChamberGeant4": "pofx.simulators.lartpc",
     "ChamberWalk": "pofx.simulators.lartpc",
-    "GFlashShower": "pofx.simulators.calorimeter",
+    "Detector": "pofx.simulators.collider.detector",
     "Geant4Shower": "pofx.simulators.calorimeter",
+    "GFlashShower": "pofx.simulators.calorimeter",
+    "JetNetJets": "pofx.simulators.collider.jetnet",
+    "LHCOBackground": "pofx.simulators.collider.dijets",
+    "LHCOSignal": "pofx.simulators.collider.dijets",
+    "MultiJets": "pofx.simulators.collider.multijets",
+    "QCDDijets": "pofx.simulators.collider.dijets",
+    "TopDilepton": "pofx.simulators.collider.tops",
+    "TopLeptonJets": "pofx.simulators.collider.tops",
+    "ZJets": "pofx.simulators.collider.zjets",
 }
 """What is imported when it is first used, and from where."""
 
 __all__ = [
     "SHAPES",
     "TOYS",
+    "Beams",
     "Calorimeter",
     "ChamberGeant4",
     "ChamberWalk",
@@ -44,17 +62,26 @@ __all__ = [
     "CopulaToy",
     "CorrelatedGaussian",
     "DependentBeta",
+    "Detector",
     "Experiment",
     "GFlashShower",
     "Geant4Shower",
     "GridField",
+    "JetNetJets",
+    "LHCOBackground",
+    "LHCOSignal",
     "Lognormal",
     "Mixture",
     "MixtureBenchmark",
+    "MultiJets",
     "PointCloud",
+    "QCDDijets",
     "Shell",
+    "TopDilepton",
+    "TopLeptonJets",
     "Truth",
     "VonMisesChain",
+    "ZJets",
     "correlation_matrix",
     "data_set",
     "differential_cross_section",
