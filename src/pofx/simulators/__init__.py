@@ -23,6 +23,7 @@ from pofx.simulators.toys import TOYS, CopulaToy, GridField, PointCloud, Shell, 
 
 if TYPE_CHECKING:
     from pofx.simulators.calorimeter import Calorimeter, Geant4Shower, GFlashShower
+    from pofx.simulators.catalogue import ShapeSimulator, ToySimulator, toy
     from pofx.simulators.collider.detector import Detector
     from pofx.simulators.collider.dijets import LHCOBackground, LHCOSignal, QCDDijets
     from pofx.simulators.collider.generator import Beams
@@ -30,9 +31,20 @@ if TYPE_CHECKING:
     from pofx.simulators.collider.multijets import MultiJets
     from pofx.simulators.collider.tops import TopDilepton, TopLeptonJets
     from pofx.simulators.collider.zjets import ZJets
+    from pofx.simulators.fields import DustMap, RandomField, power_spectrum
     from pofx.simulators.lartpc import ChamberGeant4, ChamberWalk
+    from pofx.simulators.splitting import SplittingShower
+    from pofx.simulators.task_toys.integrands import INTEGRANDS
 
 _LAZY = {
+    "DustMap": "pofx.simulators.fields",
+    "INTEGRANDS": "pofx.simulators.task_toys.integrands",
+    "RandomField": "pofx.simulators.fields",
+    "ShapeSimulator": "pofx.simulators.catalogue",
+    "SplittingShower": "pofx.simulators.splitting",
+    "ToySimulator": "pofx.simulators.catalogue",
+    "power_spectrum": "pofx.simulators.fields",
+    "toy": "pofx.simulators.catalogue",
     "Beams": "pofx.simulators.collider.generator",
     "Calorimeter": "pofx.simulators.calorimeter",
     "ChamberGeant4": "pofx.simulators.lartpc",
@@ -52,6 +64,7 @@ _LAZY = {
 """What is imported when it is first used, and from where."""
 
 __all__ = [
+    "INTEGRANDS",
     "SHAPES",
     "TOYS",
     "Beams",
@@ -63,6 +76,7 @@ __all__ = [
     "CorrelatedGaussian",
     "DependentBeta",
     "Detector",
+    "DustMap",
     "Experiment",
     "GFlashShower",
     "Geant4Shower",
@@ -76,9 +90,13 @@ __all__ = [
     "MultiJets",
     "PointCloud",
     "QCDDijets",
+    "RandomField",
+    "ShapeSimulator",
     "Shell",
+    "SplittingShower",
     "TopDilepton",
     "TopLeptonJets",
+    "ToySimulator",
     "Truth",
     "VonMisesChain",
     "ZJets",
@@ -86,8 +104,10 @@ __all__ = [
     "data_set",
     "differential_cross_section",
     "mixture_toy",
+    "power_spectrum",
     "t2k_like",
     "total_cross_section",
+    "toy",
 ]
 
 

@@ -35,6 +35,8 @@ _HOMES: dict[str, str] = {
     "z-jets": "pofx.simulators.collider.zjets:ZJets",
     "jetnet-jets": "pofx.simulators.collider.jetnet:JetNetJets",
     "multijets": "pofx.simulators.collider.multijets:MultiJets",
+    "shape": "pofx.simulators.catalogue:ShapeSimulator",
+    "toy": "pofx.simulators.catalogue:ToySimulator",
     "random-field": "pofx.simulators.fields.maps:RandomField",
     "dust-map": "pofx.simulators.fields.dust:DustMap",
     "splitting-shower": "pofx.simulators.splitting.simulator:SplittingShower",
