@@ -78,6 +78,9 @@ CLOUDS = Changes({"network": EPiC(width=64, layers=3)}, {"max_steps": 1500, "bat
 FIELDS = {"grid": GRIDS, "cloud": CLOUDS}
 """Of families whose only network is called `network`."""
 
+ADVERSARY = ResidualMLP(width=128, layers=2, activation="leaky_relu")
+"""A critic of many columns, which has no use for waves of random direction."""
+
 LONG = Changes(
     {"network": CausalTransformer(width=48, layers=2), "components": 8}, {"max_steps": 500, "batch_size": 128}
 )
@@ -136,15 +139,30 @@ SETTINGS: dict[str, Setting] = {
     ),
     "mixture-density-network": Setting(pofx.MixtureDensityNetwork(components=32), steps(1500, learning_rate=5e-3)),
     "gan": Setting(
-        pofx.GAN(),
-        steps(2000, learning_rate=1e-3, batch_size=256),
+        pofx.GAN(
+            generator=VectorGenerator(ResidualMLP(width=128, layers=3, activation="leaky_relu")),
+            critic=ResidualMLP(width=128, layers=2, activation="leaky_relu", waves=32),
+            latent=2,
+            strength=0.1,
+        ),
+        steps(2000, batch_size=1024),
         bar="gan",
         changes={
             "grid": Changes(
-                {"generator": GridGenerator(channels=(16, 32)), "critic": UNet(channels=(16, 32), embedding=32)},
-                {"max_steps": 800, "batch_size": 64},
+                {
+                    "generator": GridGenerator(channels=(16, 32)),
+                    "critic": UNet(channels=(16, 32), embedding=32),
+                    "latent": 8,
+                },
+                {"max_steps": 800, "batch_size": 64, "learning_rate": 1e-3},
             ),
-            "cloud": Changes({"critic": EPiC(width=64, layers=3)}, {"max_steps": 1500, "batch_size": 128}),
+            "cloud": Changes(
+                {"generator": None, "critic": EPiC(width=64, layers=3), "latent": 8},
+                {"max_steps": 1500, "batch_size": 128, "learning_rate": 1e-3},
+            ),
+            "shell": Changes({"critic": ADVERSARY, "latent": 5}),
+            "mixture-20": Changes({"critic": ADVERSARY, "latent": 20}),
+            "copula-50": Changes({"critic": ADVERSARY, "latent": 50}),
         },
     ),
     "inverse-autoregressive-flow": Setting(
