@@ -11,6 +11,7 @@ environment has them all.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,11 +122,13 @@ def _folder(given: Mapping[str, str], name: str) -> Path:
 
 
 def _official(folder: Path) -> dict[str, Path]:
-    """The newest folder of each data set, by name."""
-    found = {
-        name: sorted(path for path in folder.glob(f"{start}*") if path.is_dir()) for name, start in DATA_SETS.items()
-    }
-    return {name: paths[-1] for name, paths in found.items() if paths}
+    """The newest folder of each data set, by the numbers in its name."""
+
+    def version(path: Path) -> list[int]:
+        return [int(number) for number in re.findall(r"\d+", path.name)]
+
+    there = {name: [path for path in folder.glob(f"{start}*") if path.is_dir()] for name, start in DATA_SETS.items()}
+    return {name: max(paths, key=version) for name, paths in there.items() if paths}
 
 
 def _minimal(folder: Path) -> Geant4Data:

@@ -168,7 +168,7 @@ class Segments:
 def segments(stack: Calorimeter, fraction: float = 0.0) -> Segments:
     """Of at most a quarter of a radiation length; where absorbers are not read, they belong to the active layer behind."""
     rows, start = [], 0.0
-    edges = [edge for readout in stack.readouts for edge in readout.edges] if stack.whole else []
+    edges = sorted({edge for readout in stack.readouts for edge in readout.edges}) if stack.whole else []
     for module in stack.modules:
         visible = 1.0 if stack.whole else fraction or visible_fraction(module)
         for _ in range(module.repeat):
