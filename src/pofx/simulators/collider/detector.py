@@ -4,7 +4,7 @@ r"""The detector: what of a particle is seen, and how well. A parametrisation af
 tracks               charged, ``|eta| < 2.5``, found with probability 0.95 (0.85 beyond ``|eta| = 1.5``) above
                      ``p_T`` = 1 GeV, 0.74 times that between 0.2 and 1 GeV; leptons above 10 GeV with 0.99.
                      :math:`\sigma(p_T) / p_T = a \oplus b\, p_T`, a = 0.01, b = 1.5e-4 / GeV, twice that beyond 1.5. Directions exact.
-electromagnetic      photons, and electrons whose track is lost: :math:`\sigma_E = 0.07 \sqrt{E} \oplus 0.007 E \oplus 0.35`
+electromagnetic      photons, and electrons whose track is lost: :math:`\sigma_E = 0.07 \sqrt{E} \oplus 0.007 E \oplus 0.2`
                      [GeV], cells of 0.02 x 0.02, ``|eta| < 3``
 hadronic             neutral hadrons, charged ones whose track is lost: :math:`1.0 \sqrt E \oplus 0.05 E`, cells of 0.087 x 0.087
 forward              all beyond ``|eta| = 3`` (to 5): :math:`2.0 \sqrt E \oplus 0.10 E`, cells of 0.175 x 0.175
@@ -176,7 +176,7 @@ class Detector:
     """
 
     tracker: Tracker = Tracker()
-    electromagnetic: Calorimeter = Calorimeter(0.07, 0.007, 0.35, 0.02, 0.5)
+    electromagnetic: Calorimeter = Calorimeter(0.07, 0.007, 0.2, 0.02, 0.5)
     hadronic: Calorimeter = Calorimeter(1.0, 0.05, 0.0, 0.087, 1.0)
     forward: Calorimeter = Calorimeter(2.0, 0.10, 0.0, 0.175, 2.0)
     tags: BTagging = BTagging()
