@@ -171,7 +171,8 @@ class ChamberSimulator(Simulator):
         event, voxel, energy = self._voxels(deposits)
         across = [i for i in range(3) if "xyz"[i] != self.axis]
         middle = Box(self.size).from_corner(vertex)[:, across] / self.pitch
-        corner = np.floor(middle - self.crop * rng.random((n, 2))).astype(np.int64).clip(0, self.voxels - self.crop)
+        corner = np.floor(middle).astype(np.int64) - rng.integers(0, self.crop, (n, 2))
+        corner = corner.clip(0, self.voxels - self.crop)
         pixel = self._indices(voxel)[:, across] - corner[event]
         inside = np.all((pixel >= 0) & (pixel < self.crop), axis=1)
         images = np.zeros((n, self.crop, self.crop, len(TYPES)))

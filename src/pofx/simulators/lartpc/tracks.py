@@ -48,7 +48,8 @@ def track(kind: str, swarm: Swarm, box: Box, step: float, type: int, rng: np.ran
     slowest = mass * (np.sqrt(1.0 + SLOW**2) - 1.0)
     while len(swarm):
         length = _lengths(swarm.energy, mass, step)
-        loss = _gentle(swarm.energy, mass, length, rng)
+        halfway = np.maximum(swarm.energy - 0.5 * length * stopping.gentle_loss(swarm.energy, mass), 0.5 * swarm.energy)
+        loss = _gentle(halfway, mass, length, rng)
         knocked, spent = _knock_on(swarm, mass, length, rng)
         loss = np.minimum(loss, np.maximum(swarm.energy - spent, 0.0))
         left.append(Energy.of(swarm.moved(0.5 * length), loss, type))
