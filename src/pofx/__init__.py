@@ -45,10 +45,16 @@ if TYPE_CHECKING:
     from pofx.models.vae import VAE
     from pofx.models.vq_vae import VQVAE
     from pofx.training.settings import Training
+    from pofx.uncertainty.chains import SGHMC, AdamMCMC
+    from pofx.uncertainty.ensemble import Ensemble
+    from pofx.uncertainty.laplace import Laplace
+    from pofx.uncertainty.swag import SWAG
+    from pofx.uncertainty.variational import Variational
 
 __version__ = "0.1.0"
 
 _LAZY = {
+    "AdamMCMC": "pofx.uncertainty.chains",
     "AutoregressiveFlow": "pofx.models.flows",
     "AutoregressiveTransformer": "pofx.models.autoregressive_transformer",
     "BIBAE": "pofx.models.bib_ae",
@@ -61,6 +67,7 @@ _LAZY = {
     "Dataset": "pofx.data",
     "EDM": "pofx.models.edm",
     "EnergyBasedModel": "pofx.models.energy_based",
+    "Ensemble": "pofx.uncertainty.ensemble",
     "FlowMatching": "pofx.models.flow_matching",
     "GAN": "pofx.models.gan",
     "Gaussian": "pofx.models.gaussian",
@@ -69,18 +76,22 @@ _LAZY = {
     "HierarchicalVAE": "pofx.models.hierarchical_vae",
     "HybridFlow": "pofx.models.hybrid",
     "InverseAutoregressiveFlow": "pofx.models.inverse_autoregressive",
+    "Laplace": "pofx.uncertainty.laplace",
     "MeanFlow": "pofx.models.mean_flow",
     "MixtureDensityNetwork": "pofx.models.mixture_density",
     "Model": "pofx.models.model",
     "ProbabilisticAutoencoder": "pofx.models.probabilistic_autoencoder",
     "ProgressiveDistillation": "pofx.models.progressive_distillation",
     "RBM": "pofx.models.rbm",
+    "SGHMC": "pofx.uncertainty.chains",
+    "SWAG": "pofx.uncertainty.swag",
     "ScoreSDE": "pofx.models.score_sde",
     "Shortcut": "pofx.models.shortcut",
     "SplineFlow": "pofx.models.flows",
     "Training": "pofx.training.settings",
     "VAE": "pofx.models.vae",
     "VQVAE": "pofx.models.vq_vae",
+    "Variational": "pofx.uncertainty.variational",
     "c2st": "pofx.metrics.c2st",
     "inpaint": "pofx.models.inpainting",
     "load": "pofx.artefact",
@@ -95,8 +106,11 @@ __all__ = [
     "EDM",
     "GAN",
     "RBM",
+    "SGHMC",
+    "SWAG",
     "VAE",
     "VQVAE",
+    "AdamMCMC",
     "AutoregressiveFlow",
     "AutoregressiveTransformer",
     "Chain",
@@ -107,6 +121,7 @@ __all__ = [
     "CouplingFlow",
     "Dataset",
     "EnergyBasedModel",
+    "Ensemble",
     "Field",
     "FlowMatching",
     "Gaussian",
@@ -115,6 +130,7 @@ __all__ = [
     "HierarchicalVAE",
     "HybridFlow",
     "InverseAutoregressiveFlow",
+    "Laplace",
     "MeanFlow",
     "MixtureDensityNetwork",
     "Model",
@@ -125,6 +141,7 @@ __all__ = [
     "Shortcut",
     "SplineFlow",
     "Training",
+    "Variational",
     "__version__",
     "c2st",
     "inpaint",

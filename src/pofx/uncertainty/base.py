@@ -23,6 +23,7 @@ from pofx.errors import CapabilityError, ConfigError
 from pofx.models.base import Capabilities, Density, Family, Layout, NoiseShape
 from pofx.models.fitted import Fitted
 from pofx.training.contract import Phase, Source
+from pofx.training.noise import derive_seed
 from pofx.uncertainty.weights import Weights, swapped
 
 if TYPE_CHECKING:
@@ -145,7 +146,9 @@ class Posterior(Family):
         if not isinstance(self.family, Family):
             raise ConfigError(f"{type(self).__name__}: expected a family, as in SplineFlow(); got {self.family!r}")
         if isinstance(self.family, Posterior):
-            raise ConfigError(f"{type(self).__name__}: {type(self.family).__name__} is a distribution over weights already")
+            raise ConfigError(
+                f"{type(self).__name__}: {type(self.family).__name__} is a distribution over weights already"
+            )
 
     @property
     def capabilities(self) -> Capabilities:  # type: ignore[override]
@@ -238,7 +241,9 @@ def data_phase() -> Phase:
 
 def _worth(source: Source) -> float:
     if source.size is None:
-        raise CapabilityError("a distribution over weights is that given a finite set of events; these are made on the fly")
+        raise CapabilityError(
+            "a distribution over weights is that given a finite set of events; these are made on the fly"
+        )
     first = second = 0.0
     for events in source.sweep():
         if events.weight is None:
@@ -250,9 +255,7 @@ def _worth(source: Source) -> float:
 def draws_phase(fill: Any) -> Phase:
     """At the end: ``fill(body, generator)`` gives the draws ``(K, P)``; the generator is a function of the seed."""
 
-    def estimate(body: Any, source: Source, training: Any) -> None:
-        from pofx.training.noise import derive_seed
-
+    def estimate(body: Any, _source: Source, training: Any) -> None:
         generator = torch.Generator().manual_seed(derive_seed(training.seed, "draws"))
         body.put(fill(body, generator))
 

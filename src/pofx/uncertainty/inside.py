@@ -129,4 +129,8 @@ class PartSource:
             return events
         assert events.index is not None
         times = multiplicities(self.key, events.index)
-        return events.replace(weight=times.to(next(iter(events.fields.values())).dtype) if events.weight is None else events.weight * times)
+        return events.replace(
+            weight=times.to(next(iter(events.fields.values())).dtype)
+            if events.weight is None
+            else events.weight * times
+        )

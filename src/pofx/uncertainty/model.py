@@ -29,11 +29,11 @@ class BayesianModel(Model):
     >>> import numpy as np, pofx
     >>> x = np.random.default_rng(1).normal(size=(400, 1))
     >>> model = pofx.Ensemble(pofx.Gaussian(), members=5).fit(x)
-    >>> model.density(np.zeros((1, 1))).values.shape
+    >>> model.density_band(np.zeros((1, 1))).values.shape
     (5, 1)
     """
 
-    family: Posterior  # type: ignore[assignment]
+    family: Posterior
 
     @property
     def draws(self) -> int:
@@ -61,7 +61,7 @@ class BayesianModel(Model):
         """log p(x | c) of every draw, ``(K, n)``: :meth:`log_prob` with ``members="all"``."""
         return self.log_prob(x, context, members="all")
 
-    def density(self, x: Any, context: Any = None) -> Band:
+    def density_band(self, x: Any, context: Any = None) -> Band:
         """p(x | c) in the user's units, with its spread over the draws; its mean is ``exp(log_prob)``."""
         found = self.log_probs(x, context)
         return Band(np.exp(found.detach().cpu().numpy() if isinstance(found, Tensor) else found))
@@ -104,7 +104,9 @@ class BayesianModel(Model):
 
     def _only_column(self, events: Any) -> Any:
         if isinstance(events, Events) or self.layout.spec[self.layout.only].size != 1:
-            raise CapabilityError("histogram: these events are more than one number: say by of= what is to be in the bins")
+            raise CapabilityError(
+                "histogram: these events are more than one number: say by of= what is to be in the bins"
+            )
         return events
 
     def _decode_rows(self, noise: Noise, context: Events | None) -> dict[str, Tensor]:

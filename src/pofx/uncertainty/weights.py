@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pofx.errors import CapabilityError, ConfigError
 from pofx.networks.masked import MaskedLinear
 
-__all__ = ["LINEAR", "Weights", "last_layer", "swapped"]
+__all__ = ["LINEAR", "Weights", "last_layer", "matching", "swapped"]
 
 LINEAR = (nn.Linear, MaskedLinear)
 
@@ -63,9 +63,7 @@ class Weights:
     def split(self, flat: Tensor) -> dict[str, Tensor]:
         """One vector ``(size,)`` as named tensors (views)."""
         pieces = flat.split([prod(shape) for shape in self.shapes.values()])
-        return {
-            name: piece.reshape(shape) for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True)
-        }
+        return {name: piece.reshape(shape) for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True)}
 
     @torch.no_grad()
     def put(self, flat: Tensor, module: nn.Module) -> None:
@@ -97,6 +95,16 @@ def swapped(module: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[nn.Mod
     finally:
         for owner, name, parameter in places:
             owner._parameters[name] = parameter
+
+
+def matching(names: Sequence[str], patterns: Sequence[str], owner: str) -> tuple[str, ...]:
+    """The names that match any of the patterns; ConfigError if there is none."""
+    found = tuple(name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns))
+    if not found:
+        raise ConfigError(
+            f"{owner}: of the weights chosen by layers=, none is moved by the update of {', '.join(patterns)}"
+        )
+    return found
 
 
 def last_layer(module: nn.Module) -> tuple[str, ...]:
