@@ -67,6 +67,27 @@ def test_round_trip(tmp_path: Path, stream: bool) -> None:
         pofx.write(tmp_path / "c.lhe", np.eye(3))
 
 
+def test_compressed(tmp_path: Path) -> None:
+    data = pofx.read(file(tmp_path))
+    packed = pofx.write(tmp_path / "b.lhe.gz", data)
+    assert packed.read_bytes()[:2] == b"\x1f\x8b"
+    np.testing.assert_array_equal(pofx.read(packed).arrays().x, data.arrays().x)
+    assert "particles" in str(pofx.data.describe(packed))
+    whole = packed.read_bytes()
+    for end in range(1, len(whole) - 1, 37):
+        packed.write_bytes(whole[:end])
+        with pytest.raises(FormatError):
+            pofx.read(packed)
+    packed.write_text(TEXT)
+    with pytest.raises(FormatError, match=r"b.lhe.gz: .*gzip"):
+        pofx.read(packed)
+    packed.rename(tmp_path / "b.csv.gz")
+    with pytest.raises(FormatError, match=r"unknown extension '.csv.gz'"):
+        pofx.read(tmp_path / "b.csv.gz")
+    with pytest.raises(CapabilityError, match=r"write \.lhe\.gz"):
+        pofx.write(tmp_path / "c.lhe", data, compress=True)
+
+
 def test_cut_anywhere(tmp_path: Path) -> None:
     """Every truncation is refused in words."""
     for end in range(1, TEXT.rindex("</LesHouches"), 23):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pofx.data.dataset import Dataset, as_dataset, check_trainable
 from pofx.data.events import Events
+from pofx.data.hepdata import hepdata_release, read_hepdata, write_hepdata
 from pofx.data.info import Info, describe
 from pofx.data.options import ReadOptions
 from pofx.data.reading import read
@@ -17,6 +18,6 @@ from pofx.data.writing import write
 
 __all__ = [
     "Axis", "Column", "Dataset", "EventSpec", "Events", "Field", "Histogram", "Info", "ReadOptions", "Release", "as_dataset",
-    "check_trainable", "concat", "describe", "parse_column", "read", "read_histogram", "read_matrix", "read_release",
-    "spec_from_dict", "spec_to_dict", "vector_spec", "write",
+    "check_trainable", "concat", "describe", "hepdata_release", "parse_column", "read", "read_hepdata", "read_histogram", "read_matrix",
+    "read_release", "spec_from_dict", "spec_to_dict", "vector_spec", "write", "write_hepdata",
 ]  # fmt: skip

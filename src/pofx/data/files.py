@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import tempfile
 import weakref
@@ -20,7 +21,8 @@ __all__ = ["FORMATS", "Spool", "atomic", "existing", "format_by_name", "guard", 
 FORMATS = {
     ".npz": "npz", ".npy": "npy", ".csv": "csv", ".tsv": "csv", ".txt": "csv", ".dat": "csv",
     ".parquet": "parquet", ".pq": "parquet", ".h5": "hdf5", ".hdf5": "hdf5", ".hdf": "hdf5", ".root": "root",
-    ".lhe": "lhe",
+    ".lhe": "lhe", ".lhe.gz": "lhe", ".hepmc": "hepmc", ".hepmc3": "hepmc", ".hepmc.gz": "hepmc", ".hepmc3.gz": "hepmc",
+    ".yaml": "hepdata", ".yml": "hepdata",
 }  # fmt: skip
 """Format by extension."""
 
@@ -33,11 +35,17 @@ _MAGIC = {
 
 def format_by_name(path: Path) -> str:
     """The format that the extension stands for, or an error that lists the known ones."""
-    try:
-        return FORMATS[path.suffix.lower()]
-    except KeyError:
+    ending = _ending(path)
+    if ending not in FORMATS:
         known = ", ".join(sorted(FORMATS))
-        raise FormatError(f"{path}: unknown extension {path.suffix!r}; expected one of {known}") from None
+        raise FormatError(f"{path}: unknown extension {ending!r}; expected one of {known}")
+    return FORMATS[ending]
+
+
+def _ending(path: Path) -> str:
+    """The extension, with the one before it where that is of a compressed file."""
+    last = path.suffix.lower()
+    return Path(path.stem).suffix.lower() + last if last == ".gz" else last
 
 
 def existing(path: str | os.PathLike[str]) -> Path:
@@ -50,7 +58,7 @@ def existing(path: str | os.PathLike[str]) -> Path:
             folder = full.parent
             if not folder.is_dir():
                 raise FormatError(f"{path}: no such file; the folder {str(folder)!r} does not exist")
-            names = [entry.name for entry in folder.iterdir() if entry.suffix.lower() in FORMATS]
+            names = [entry.name for entry in folder.iterdir() if _ending(entry) in FORMATS]
             raise FormatError(f"{path}: no such file; {close(full.name, names[:1000])}")
     except (OSError, ValueError) as error:
         if isinstance(error, PofxError):
@@ -63,7 +71,7 @@ def sniff(path: Path) -> str:
     """The format of an existing file: its extension, which the first bytes must not contradict."""
     named = format_by_name(path)
     with guard(path, named):
-        head = _bytes_at(path, 0, 64)
+        head = _unpacked(path) if path.suffix.lower() == ".gz" else _bytes_at(path, 0, 64)
     if not head:
         raise FormatError(f"{path}: the file is empty")
     found = next((what for magic, what in _MAGIC.items() if head.startswith(magic)), "")
@@ -71,13 +79,19 @@ def sniff(path: Path) -> str:
     if (
         found == named
         or user_block
-        or (named == "csv" and not found)
+        or (named in ("csv", "hepdata") and not found)
         or (named == "lhe" and head.lstrip().startswith(b"<"))
+        or (named == "hepmc" and head.lstrip().startswith(b"HepMC"))
     ):
         return named
     looks = f"looks like {found}" if found else f"does not begin as {named} does"
     hint = f"; if it is {found}, rename it" if found in FORMATS.values() else "; is it damaged, or something else?"
     raise FormatError(f"{path}: the name says {named}, but the content {looks}{hint}")
+
+
+def _unpacked(path: Path) -> bytes:
+    with gzip.open(path) as file:
+        return file.read(64)
 
 
 def _bytes_at(path: Path, offset: int, count: int) -> bytes:

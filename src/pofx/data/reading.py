@@ -28,7 +28,8 @@ def read(
     nan: Literal["error", "drop"] = "error",
     options: ReadOptions | None = None,
 ) -> Dataset:
-    """Read a table (or grids, or clouds) from ``.npz .npy .csv .tsv .txt .parquet .h5 .hdf5 .root``, or events from ``.lhe``.
+    """Read a table (or grids, or clouds) from ``.npz .npy .csv .tsv .txt .parquet .h5 .hdf5 .root``, events from ``.lhe``
+    and ``.hepmc`` (also with ``.gz``), or tables of HEPData from ``.yaml``.
 
     Parameters
     ----------

@@ -40,7 +40,8 @@ def write(
     compress: bool = False,
     format: str | None = None,
 ) -> Path:
-    """Write events; the extension says the format (``.npz .npy .csv .parquet .h5 .root``).
+    """Write events; the extension says the format (``.npz .npy .csv .parquet .h5 .root``; events of particles also ``.lhe`` and
+    ``.hepmc``, with or without ``.gz``; plain tables also ``.yaml`` of HEPData).
 
     ``data`` is a data set, an array ``(n, d)``, ``Events``, or whatever :meth:`Dataset.from_arrays` takes; NaN and infinity are written
     as they are. Reading the file back gives the same columns, units, types, ranges, context, weights and values, bit by bit.
