@@ -91,9 +91,10 @@ def test_cells_of_a_cylinder_against_histograms() -> None:
 
 
 @pytest.mark.data
-def test_cells_of_the_calochallenge_are_those_of_its_xml(pofx_data: Path) -> None:
-    layers = read_binning(pofx_data / "calochallenge_binning" / "binning_dataset_2.xml")
-    readout = CALORIMETERS["calochallenge-2"].readouts[0]
+@pytest.mark.parametrize("number", [2, 3])
+def test_cells_of_the_calochallenge_are_those_of_its_xml(pofx_data: Path, number: int) -> None:
+    layers = read_binning(pofx_data / "calochallenge_binning" / f"binning_dataset_{number}.xml")
+    readout = CALORIMETERS[f"calochallenge-{number}"].readouts[0]
     assert readout.shape == (len(layers), *layers[0].cells)
     for layer in layers:
         assert readout.across[1] == pytest.approx(layer.edges)
@@ -176,6 +177,7 @@ def test_a_threshold_empties_cells() -> None:
     [
         ("calogan", "voxels", "calogan"),
         ("calochallenge-2", "voxels", "calochallenge-2"),
+        ("calochallenge-3", "voxels", "calochallenge-3"),
         ("ild", "voxels", "getting-high"),
         ("ild", "points", "caloclouds"),
     ],
@@ -249,7 +251,9 @@ def test_a_minimal_directory_is_found(tmp_path: Path) -> None:
 
 def test_an_official_installation_is_preferred(tmp_path: Path) -> None:
     tables(tmp_path / "small" / "geant4_em_data")
-    official = folders(tmp_path / "official", *(f"{start}1.0" for start in DATA_SETS.values()), "G4EMLOW8.10/brem_SB", "G4EMLOW8.8")
+    official = folders(
+        tmp_path / "official", *(f"{start}1.0" for start in DATA_SETS.values()), "G4EMLOW8.10/brem_SB", "G4EMLOW8.8"
+    )
     (official / "G4ENSDFSTATE1.0" / "ENSDFSTATE.dat").touch()
     found = find_data({"GEANT4_DATA_DIR": str(official), "POFX_DATA": str(tmp_path / "small")})
     assert found.hadronic

@@ -14,6 +14,7 @@ import pytest
 from pofx.errors import ConfigError, PofxError
 from pofx.simulators.calorimeter import Calorimeter, Geant4Shower, Module, Readout, find_data, process
 from pofx.simulators.calorimeter.deposits import Primaries
+from pofx.simulators.calorimeter.materials import MATERIALS
 from pofx.simulators.calorimeter.process import Geant4Run, simulate_stack
 from pofx.simulators.lartpc import ChamberGeant4
 
@@ -80,6 +81,22 @@ def test_cells_lie_where_they_should(stack: Calorimeter) -> None:
     )  # 20 mm at the most probable 2.3 MeV/cm
 
 
+def test_geant4_knows_all_materials() -> None:
+    """A muon crosses a centimetre of each; in the order of their stopping powers per length."""
+    names = sorted(MATERIALS, key=lambda name: MATERIALS[name].mip * MATERIALS[name].density)
+    edges = tuple(10.0 * k for k in range(len(names) + 1))
+    stack = Calorimeter(
+        "all", tuple(Module(1, name, 10.0) for name in names), (Readout("cells", edges, (1, 1), (400.0, 400.0)),), 400.0
+    )
+    n = 60
+    ahead = np.tile([0.0, 0.0, 1.0], (n, 1))
+    muons = Primaries(np.arange(n), np.full(n, "mu-"), np.full(n, 1.0), -1.0 * ahead, ahead)
+    found = simulate_stack(stack, Geant4Run(), muons, np.random.default_rng(2))
+    layers = np.array([np.median(1e3 * found.energy[found.cell == k]) for k in range(len(names))])
+    wanted = np.array([10.0 * 0.1 * MATERIALS[name].mip * MATERIALS[name].density for name in names])
+    assert layers == pytest.approx(wanted, rel=0.25)
+
+
 def test_scorers_keep_particles_apart() -> None:
     """Protons of 200 MeV stop in liquid argon after 259 mm (the integral of Bethe's formula): their energy is all there, and theirs."""
     simulator = ChamberGeant4(particles=("proton",), number=(1, 1), low=200.0, high=200.0, vertex=0.0, threshold=0.0)
@@ -119,4 +136,4 @@ def test_failures_are_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 def test_the_card_names_versions_and_data() -> None:
     versions = Geant4Shower().versions()
     assert set(versions) == {"geant4-pybind", "geant4 data"}
-    assert find_data().origin in versions["geant4 data"]
+    assert find_data().found["G4LEDATA"].name in versions["geant4 data"]

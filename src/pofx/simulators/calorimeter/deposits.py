@@ -36,7 +36,7 @@ class Primaries:
 
 @dataclass(frozen=True)
 class Deposits:
-    """Energies of cells that are not empty, one row each.
+    """Energies of cells that are not empty: one row for each and each scorer.
 
     Attributes
     ----------
@@ -67,10 +67,10 @@ def voxels(stack: Calorimeter, deposits: Deposits, n: int) -> dict[str, Array]:
     found = {}
     for number, readout in enumerate(stack.readouts):
         here = deposits.readout == number
-        place = deposits.event[here] * readout.volume + deposits.cell[here]
-        grid = np.bincount(place, deposits.energy[here], n * readout.volume) * stack.per_gev
-        grid[grid < stack.threshold] = 0.0
-        found[readout.name] = grid.reshape(n, 1, *readout.grid).astype(np.float32)
+        energy = deposits.energy[here] * stack.per_gev
+        grid = np.zeros((n, readout.volume), np.float32)
+        grid[deposits.event[here], deposits.cell[here]] = np.where(energy < stack.threshold, 0.0, energy)
+        found[readout.name] = grid.reshape(n, 1, *readout.grid)
     return found
 
 

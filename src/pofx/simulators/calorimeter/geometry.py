@@ -1,4 +1,4 @@
-"""What a calorimeter is made of and how it is read out; four published ones.
+"""What a calorimeter is made of and how it is read out; published ones.
 
 A stack of flat layers lies along z, its front face at z = 0, centred on the z axis. Readouts cut a part of its depth into layers and each
 layer into cells, rectangles or rings; what is deposited outside is not seen. Lengths are in mm.
@@ -268,6 +268,17 @@ def _layered(count: int, depth: float) -> tuple[float, ...]:
 _ILD = (Module(20, "Si", 0.5, "W", 2.1), Module(10, "Si", 0.5, "W", 4.2))
 _ILD_EDGES = (*_layered(20, 2.6), *(round(52.0 + 4.7 * k, 6) for k in range(1, 11)))
 
+_CHALLENGE = Calorimeter(
+    "calochallenge-2",
+    (Module(90, "Si", 0.3, "W", 1.4),),
+    (Readout("showers", _layered(45, 3.4), (16, 9), (83.7, 83.7), "cylindrical"),),
+    width=400.0,
+    factor=1 / 0.033,
+    threshold=0.01515,
+    context="incident_energies",
+    context_unit="MeV",
+)
+
 CALORIMETERS = {
     "calogan": Calorimeter(
         "calogan",
@@ -280,15 +291,9 @@ CALORIMETERS = {
         width=480.0,
         whole=True,
     ),
-    "calochallenge-2": Calorimeter(
-        "calochallenge-2",
-        (Module(90, "Si", 0.3, "W", 1.4),),
-        (Readout("showers", _layered(45, 3.4), (16, 9), (83.7, 83.7), "cylindrical"),),
-        width=400.0,
-        factor=1 / 0.033,
-        threshold=0.01515,
-        context="incident_energies",
-        context_unit="MeV",
+    "calochallenge-2": _CHALLENGE,
+    "calochallenge-3": replace(
+        _CHALLENGE, name="calochallenge-3", readouts=(replace(_CHALLENGE.readouts[0], cells=(50, 18)),)
     ),
     "ild": Calorimeter(
         "ild", _ILD, (Readout("layers", _ILD_EDGES, (30, 30), (30 * 5.088333, 30 * 5.088333)),), width=400.0
@@ -301,7 +306,7 @@ CALORIMETERS = {
         unit="GeV",
     ),
 }
-"""Published calorimeters: CaloGAN (arXiv:1705.02355), data set 2 of the CaloChallenge (arXiv:2410.21611), the silicon-tungsten
+"""Published calorimeters: CaloGAN (arXiv:1705.02355), data sets 2 and 3 of the CaloChallenge (arXiv:2410.21611), the silicon-tungsten
 calorimeter of ILD as in "Getting High" (arXiv:2005.05334; silicon and tungsten alone), and a block of lead tungstate."""
 
 

@@ -111,5 +111,4 @@ def versions() -> dict[str, str]:
         found = {"geant4-pybind": version("geant4-pybind")}
     except PackageNotFoundError:
         return {}
-    data = find_data()
-    return found | {"geant4 data": ", ".join(sorted({p.name for p in data.found.values()})) + f" ({data.origin})"}
+    return found | {"geant4 data": ", ".join(sorted({folder.name for folder in find_data().found.values()}))}
