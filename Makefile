@@ -11,7 +11,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PINS := constraints.txt
-EXTRAS := test,docs,dev,bench,export,tensorboard
+EXTRAS := test,docs,dev,bench,export,tensorboard,sim
+WHEELS := --only-binary pythia8mc,fastjet,geant4-pybind
 TORCH_ARGS := $(shell grep '^torch==' $(PINS)) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 
 .DEFAULT_GOAL := help
@@ -75,5 +76,5 @@ $(VENV)/.core: $(VENV)/.torch pyproject.toml $(PINS)
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.core
-	$(PIP) install -c $(PINS) -e ".[$(EXTRAS)]"
+	$(PIP) install -c $(PINS) $(WHEELS) -e ".[$(EXTRAS)]"
 	@touch $@
