@@ -177,7 +177,8 @@ class HamiltonianKernel(Kernel):
 
     One gradient per step (the splitting BAOAB, doi:10.1093/amrx/abs010, whose positions are exact for a quadratic U, whatever h). There
     is no accept-or-reject, so other energies are sampled with an error of order h^2. Gradients of mini-batches add noise of variance
-    h^2 V to the momentum: the injected noise is less by as much, with V estimated from the gradients (``subtract``).
+    h^2 V, estimated during ``burn_in``, to the momentum: the injected noise is less by
+    :math:`(1 + e^{-2 \gamma h})\, h^2 V / 2`, such that momenta are right on average over the two drifts of a step (``subtract``).
 
     Parameters
     ----------
@@ -216,7 +217,7 @@ class HamiltonianKernel(Kernel):
         injected = (1.0 - keep**2) * mass
         if self.subtract:
             spread = (state["v"] - state["m"].square()).clamp(min=0.0)
-            injected = (injected - (keep * h) ** 2 * spread).clamp(min=0.0)
+            injected = (injected - 0.5 * (1.0 + keep**2) * h**2 * spread).clamp(min=0.0)
         momentum = keep * momentum + injected.sqrt() * _normal(position, generator)
         state["momentum"].copy_(momentum)
         return half + 0.5 * h * momentum / mass
