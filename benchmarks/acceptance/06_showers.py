@@ -67,7 +67,7 @@ def calogan(fields: Arrays, energy: np.ndarray, what: str) -> np.ndarray:
     if what == "longitudinal":
         found = [layer.sum((1, 2))[:, None] for layer in cells[:2]]
     else:
-        found = [cells[0].sum(1)[:, 40:56], cells[1].sum(1), cells[1].sum(2)]
+        found = [cells[0].sum(1)[:, 40:56], cells[1].sum(1), cells[1].sum(2)[:, 1:]]
     return np.concatenate(found, 1) / (1000.0 * energy.reshape(-1, 1))
 
 
@@ -82,7 +82,7 @@ def on_file(particle: str, what: str, n: int) -> Row:
 
 def crystal(fields: np.ndarray, energy: np.ndarray, what: str) -> np.ndarray:
     """Fractions in layers, or across in x and y; ``fields`` (n, z, x, y)."""
-    parts = [fields.sum((2, 3))[:, :20]] if what == "longitudinal" else [fields.sum((1, 3)), fields.sum((1, 2))]
+    parts = [fields.sum((2, 3))[:, :20]] if what == "longitudinal" else [fields.sum((1, 3)), fields.sum((1, 2))[:, 1:]]
     return np.concatenate(parts, 1) / energy.reshape(-1, 1)
 
 
@@ -96,14 +96,14 @@ def crystal_on_file(what: str, n: int) -> Row:
 
 
 def hotelling(a: np.ndarray, b: np.ndarray) -> Row:
-    """Equality of means; a fraction that is the rest of others is left to the pseudo-inverse."""
+    """Equality of means. (Sums of rows and of columns are equal, so one of them is left out above.)"""
+    a, b = a.astype(np.float64), b.astype(np.float64)
     covariance = np.cov(a.T) / len(a) + np.cov(b.T) / len(b)
-    difference = a.mean(0) - b.mean(0)
-    rank = int(np.linalg.matrix_rank(covariance, hermitian=True))
-    t2 = float(difference @ np.linalg.pinv(covariance, hermitian=True) @ difference)
-    dof = len(b) - 1  # of the smaller sample, which dominates
+    width = np.sqrt(np.diag(covariance))
+    pulls, rank = (a.mean(0) - b.mean(0)) / width, len(width)
+    t2 = float(pulls @ np.linalg.solve(covariance / np.outer(width, width), pulls))
+    dof = max(len(b) - 1, rank)  # of the smaller sample, which dominates
     p = float(stats.f.sf(t2 * (dof - rank + 1) / (dof * rank), rank, dof - rank + 1))
-    pulls = difference / np.sqrt(np.diag(covariance))
     return {
         "value": t2 / rank,
         "error": math.sqrt(2 / rank),
