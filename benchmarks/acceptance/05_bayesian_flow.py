@@ -18,6 +18,7 @@ from common import Row
 from measuring import Mean, Sheet, mean, parser
 
 import pofx
+from pofx.models.base import Family
 from pofx.simulators.ramps import RAMPS
 from pofx.uncertainty import BayesianModel
 
@@ -31,7 +32,7 @@ FLOW = pofx.SplineFlow(layers=1, hidden=(16,), bins=5)
 class Method:
     """A wrapper and the steps of its family's own training."""
 
-    wrapper: pofx.Family
+    wrapper: Family
     steps: int
 
 
