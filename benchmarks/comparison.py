@@ -73,7 +73,7 @@ def cost(rows: Rows) -> str:
         lines.append(
             [
                 link(family),
-                f"{statistics.median(60 * row['minutes'] for row in mine):.0f}",
+                f"{statistics.median(60 * row.get('cpu_minutes', row['minutes']) for row in mine):.0f}",
                 f"{statistics.median(row['microseconds_per_event'] for row in mine):.1f}",
                 f"{statistics.median(evaluations):g}" if evaluations else "",
                 f"{statistics.mean(row['value'] for row in mine):.3f}",

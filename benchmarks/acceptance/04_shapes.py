@@ -5,7 +5,8 @@ same of two samples of the truth. In the plane the judge sees waves of the colum
 events to learn from, settings of `benchmarks/settings.py`, seed 1 of the training, 11 of the events, 12 and 13 of the fresh ones, 7 of
 the samples. Beside it: minutes of training (and of the teacher's), microseconds per event of sampling, evaluations of the network per
 event, and the mean of log p - log q over fresh events, where there is a density. Bars hold in the plane, and by kind of family: 0.55 for
-flows, flow matching, EDM and the transformer, 0.60 for students, 0.70 for GANs; five minutes of training for all.
+flows, flow matching, EDM and the transformer, 0.60 for students, 0.70 for GANs; five minutes of training for all. With one thread the time
+of the processor is what the clock would show if nothing else ran on the machine; the five minutes are of that, and sampling is timed by it.
 
     python benchmarks/acceptance/04_shapes.py [--only 'spline-flow' '*gan'] [--set spirals 'copula*'] [--workers 2]
 """
@@ -174,16 +175,16 @@ def measured(family: str, name: str, quick: bool) -> Row:
     model, row = (kept if teaches else fitted)(family, name, quick)
     n, setting = sizes(quick)[1], SETTINGS[family]
     dear = 20 if quick else min(setting.density_events, DENSITY_EVENTS[kind_of(name)])
-    begun = time.perf_counter()
+    begun = time.process_time()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RangeWarning)
         made = model.sample(n, seed=SAMPLE_SEED)
-    seconds = time.perf_counter() - begun
+    seconds = time.process_time() - begun
     found = judged(SETS[name].sample(n, FRESH_SEED), made, name, quick)
     base, base_error = floor(name, quick)
     bar = bar_of(family, name)
     good = bar is None or bool(found.accuracy <= bar)
-    passed = False if not good or row["minutes"] > MINUTES else (None if bar is None else True)
+    passed = False if not good or row.get("cpu_minutes", row["minutes"]) > MINUTES else (None if bar is None else True)
     return {
         "value": found.accuracy, "error": found.error, "passed": passed,
         "floor": base, "floor_error": base_error, "auc": found.auc, "p_value": found.p_value, "judge": found.judge,
