@@ -1,11 +1,11 @@
 """Students: how much faster than their teacher's cheapest good run, and how much worse.
 
-A teacher is run with several solvers and numbers of steps; C2ST (a network that sees waves of the columns as the judge, 10 000 events a side,
-error of its splits) says how good each run is. The reference is the run with the fewest evaluations whose C2ST is within its error of the best one's. A student has one
-evaluation and a smaller network. Times are per event of `sample`, on one thread, reference and student in turn on the same batch, the
-median over the turns; their ratio has the error of these. Differences of C2ST are to the reference, on the same events of the truth;
-students and teachers draw with the same seeds. Bars: 20 times faster, and a C2ST at most 0.03 larger. Students without a teacher stand
-beside them.
+A teacher is run with several solvers and numbers of steps; C2ST (a network that sees waves of the columns as the judge, 10 000 events a
+side, error of its splits) says how good each run is. The reference is the run with the fewest evaluations whose C2ST is within its error
+of the best one's. A student has one evaluation and a smaller network. Times are per event of `sample`, on one thread, reference and
+student in turn on the same batch, the median over the turns; their ratio has the error of these. Differences of C2ST are to the reference,
+on the same events of the truth; students and teachers draw with the same seeds. Bars: 20 times faster, and a C2ST at most 0.03 larger.
+Students without a teacher stand beside them.
 """
 
 import math
