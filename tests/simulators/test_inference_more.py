@@ -34,7 +34,7 @@ def test_distractors_change_nothing() -> None:
     task, plain = SlcpDistractors(), TASKS["slcp"]
     theta = task.prior(3, 1)
     x = task.simulate(theta, 1)
-    place = task.order.astype(int)
+    place = task.order
     np.testing.assert_array_equal(x[:, place[:8]], plain.simulate(theta, 1))
     gap = task.log_likelihood(x[0], theta) - plain.log_likelihood(x[0, place[:8]], theta)
     np.testing.assert_allclose(gap, gap[0])

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -121,10 +122,10 @@ class _Sampled(Simulator):
 
     which: str = ""
 
-    @cached_property
+    @property
+    @abstractmethod
     def truth(self) -> Any:
         """What is sampled."""
-        raise NotImplementedError
 
     def spec(self) -> EventSpec:
         return _specs(self.truth)[0]

@@ -18,7 +18,7 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import special, stats
 
 from pofx.data.spec import Column
@@ -87,24 +87,24 @@ class SlcpDistractors(Slcp):
     columns_of_x = 100
 
     @property
-    def order(self) -> Array:
+    def order(self) -> NDArray[np.int64]:
         """Where each of the eight numbers of slcp, then each distractor, stands in x."""
-        return np.random.default_rng(92).permutation(self.columns_of_x).astype(np.float64)
+        return np.random.default_rng(92).permutation(self.columns_of_x)
 
     def simulate(self, theta: ArrayLike, seed: int) -> Array:
         real = super().simulate(theta, seed)
         noise = np.random.default_rng((seed, 3)).standard_t(2.0, (len(real), self.columns_of_x - 8))
         x = np.empty((len(real), self.columns_of_x))
-        x[:, self.order.astype(np.int64)] = np.concatenate([real, noise], 1)
+        x[:, self.order] = np.concatenate([real, noise], 1)
         return x
 
     def log_likelihood(self, x: ArrayLike, theta: ArrayLike) -> Array:
-        rows = np.atleast_2d(np.asarray(x, dtype=np.float64))[:, self.order.astype(np.int64)]
+        rows = np.atleast_2d(np.asarray(x, dtype=np.float64))[:, self.order]
         rest: Array = stats.t.logpdf(rows[:, 8:], 2.0).sum(-1)
         return super().log_likelihood(rows[:, :8], theta) + rest
 
     def _propose(self, x: Array, size: int, rng: np.random.Generator) -> Array:
-        return super()._propose(x[self.order.astype(np.int64)[:8]], size, rng)
+        return super()._propose(x[self.order[:8]], size, rng)
 
 
 class Epidemic(InferenceTask):
