@@ -93,7 +93,7 @@ def largest_pull(chains: Tensor) -> float:
 def measure(target: Gaussian | Banana, setting: Setting, steps: int) -> Row:
     """One row."""
     start = torch.full((CHAINS, target.dim), 2.0, dtype=torch.float64)
-    chain = run_chain(setting.kernel, target.log_density, start, steps=steps, seed=SEED, thin=5)
+    chain = run_chain(setting.kernel, target.log_density, start, steps=steps, seed=SEED, thin=10)
     value = largest_pull(target.moments(chain.positions).mean(0))
     passed = value < 3.0 if setting.good else value > 3.0
     return {"value": value, "error": 1.0, "passed": passed, "acceptance": chain.acceptance, "steps": steps}

@@ -111,5 +111,7 @@ def last_layer(module: nn.Module) -> tuple[str, ...]:
     """Patterns of the weight and bias of the last linear layer, in the order of the module."""
     names = [name for name, part in module.named_modules() if isinstance(part, LINEAR)]
     if not names:
-        raise CapabilityError("this family has no linear layer whose weights could vary; name some by layers=")
+        raise CapabilityError(
+            "this family has no linear layer whose weights could vary; name some by layers=, or use Ensemble"
+        )
     return tuple(f"{names[-1]}.{name}" for name, _ in module.get_submodule(names[-1]).named_parameters(recurse=False))
