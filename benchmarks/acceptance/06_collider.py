@@ -253,9 +253,9 @@ def speed_row(name: str) -> Row:
 
 
 def workers_row() -> Row:
-    """Time of one process over that of two, for eight blocks of 500 events, which must be the same."""
+    """Time of one process over that of two, for twelve blocks of 500 events, which must be the same."""
     simulator = sim.LHCOSignal()
-    n = simulator.block * (8 if SIZE["divide"] == 1 else 1)
+    n = simulator.block * (12 if SIZE["divide"] == 1 else 1)
     seconds, made = [], []
     for workers in (1, 2):
         begun = time.perf_counter()

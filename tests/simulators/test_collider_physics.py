@@ -216,6 +216,16 @@ def test_a_block_depends_on_nothing_but_its_number() -> None:
     assert len(np.unique(np.concatenate(again[:2])[:, 0])) == 10
 
 
+def test_batches_of_which_nothing_passes() -> None:
+    """Small batches often are; the arrays are empty and of the right shape."""
+    batch = next(QUIET.batches(("SoftQCD:nonDiffractive = on",), rng(8), iter([2])))
+    for kind in ALL:
+        made = kind().select(batch, rng())
+        for spec, part in ((kind().spec(), made), (kind().context_spec(), made.context)):
+            for name, field in (spec or {}).items():
+                assert part.fields[name].shape == (0, *field.shape)
+
+
 @pytest.mark.slow
 def test_workers_do_not_matter() -> None:
     one, two = (SmallSignal()(9, seed=2, workers=workers).arrays() for workers in (1, 2))

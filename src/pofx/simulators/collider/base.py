@@ -18,7 +18,7 @@ from pofx.simulators.collider.generator import Batch, Beams
 
 __all__ = ["ColliderSimulator"]
 
-LARGEST, TRIES = 500, 20_000
+LARGEST, TRIES = 200, 20_000
 
 
 @dataclass(frozen=True)
