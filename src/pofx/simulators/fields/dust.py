@@ -3,11 +3,12 @@ r"""Dust-like maps with their large scales as context: small-scale structure to 
 .. math:: L = e^{g - \sigma_g^2 / 2}, \qquad I = L\, e^{a(L)\, u - a(L)^2 / 2}, \qquad
           a(L) = a_0 \left( \frac{2 L}{1 + L} \right)^{\beta}
 
-g and u are independent Gaussian fields. With P a power law of slope ``slope`` and :math:`W(k) = e^{-k^2 \theta^2 / 2}` a beam of full width
-at half maximum :math:`\sqrt{8 \ln 2}\, \theta`, g has the power of P W^2 and u that of :math:`P (1 - W^2)`, scaled to standard deviations
-``contrast`` and one. So (1) L has the one-point law :math:`\ln L \sim N(-\sigma_g^2/2, \sigma_g^2)`; (2) :math:`E[I | L] = L` in
-every cell; (3) given L, :math:`\ln I` is a Gaussian field with standard deviation a(L) in each cell: small scales are stronger in bright
-regions; (4) with beta = 0 the map I is lognormal as a whole, its correlation function :math:`e^{\xi_g + a_0^2 \xi_u} - 1`. The task is that of arXiv:2011.02221.
+g and u are independent Gaussian fields. With P a power law of slope ``slope`` and :math:`W(k) = e^{-k^2 \theta^2 / 2}` a beam of full
+width at half maximum :math:`\sqrt{8 \ln 2}\, \theta`, g has the power of P W^2 and u that of :math:`P (1 - W^2)`, scaled to standard
+deviations ``contrast`` and one. So (1) L has the one-point law :math:`\ln L \sim N(-\sigma_g^2/2, \sigma_g^2)`; (2) :math:`E[I | L] =
+L` in every cell; (3) given L, :math:`\ln I` is a Gaussian field with standard deviation a(L) in each cell: small scales are stronger
+in bright regions; (4) with beta = 0 the map I is lognormal as a whole, its correlation function :math:`e^{\xi_g + a_0^2 \xi_u} - 1`.
+The task is that of arXiv:2011.02221.
 """
 
 from __future__ import annotations
