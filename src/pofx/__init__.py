@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from pofx.models.shortcut import Shortcut
     from pofx.models.vae import VAE
     from pofx.models.vq_vae import VQVAE
+    from pofx.refine.laser import Laser
+    from pofx.refine.reweighting import Reweighting, reweight
     from pofx.training.settings import Training
     from pofx.uncertainty.chains import SGHMC, AdamMCMC
     from pofx.uncertainty.ensemble import Ensemble
@@ -77,12 +79,14 @@ _LAZY = {
     "HybridFlow": "pofx.models.hybrid",
     "InverseAutoregressiveFlow": "pofx.models.inverse_autoregressive",
     "Laplace": "pofx.uncertainty.laplace",
+    "Laser": "pofx.refine.laser",
     "MeanFlow": "pofx.models.mean_flow",
     "MixtureDensityNetwork": "pofx.models.mixture_density",
     "Model": "pofx.models.model",
     "ProbabilisticAutoencoder": "pofx.models.probabilistic_autoencoder",
     "ProgressiveDistillation": "pofx.models.progressive_distillation",
     "RBM": "pofx.models.rbm",
+    "Reweighting": "pofx.refine.reweighting",
     "SGHMC": "pofx.uncertainty.chains",
     "SWAG": "pofx.uncertainty.swag",
     "ScoreSDE": "pofx.models.score_sde",
@@ -96,6 +100,7 @@ _LAZY = {
     "inpaint": "pofx.models.inpainting",
     "load": "pofx.artefact",
     "read": "pofx.data",
+    "reweight": "pofx.refine.reweighting",
     "select": "pofx.models.selection",
     "write": "pofx.data",
 }
@@ -131,12 +136,14 @@ __all__ = [
     "HybridFlow",
     "InverseAutoregressiveFlow",
     "Laplace",
+    "Laser",
     "MeanFlow",
     "MixtureDensityNetwork",
     "Model",
     "PofxError",
     "ProbabilisticAutoencoder",
     "ProgressiveDistillation",
+    "Reweighting",
     "ScoreSDE",
     "Shortcut",
     "SplineFlow",
@@ -147,6 +154,7 @@ __all__ = [
     "inpaint",
     "load",
     "read",
+    "reweight",
     "select",
     "write",
 ]

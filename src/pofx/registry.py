@@ -53,6 +53,7 @@ _WRAPPERS: dict[str, str] = {
     "sghmc": "pofx.uncertainty.chains:SGHMC",
     "swag": "pofx.uncertainty.swag:SWAG",
     "laplace": "pofx.uncertainty.laplace:Laplace",
+    "laser": "pofx.refine.laser:Laser",
 }
 """Families around another family: found by name like all others, but none that could be used by its name alone."""
 
