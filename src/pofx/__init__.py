@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pofx.artefact import load
     from pofx.data import Dataset, read, write
     from pofx.metrics.c2st import c2st
+    from pofx.metrics.compare import compare
     from pofx.models.autoregressive_transformer import AutoregressiveTransformer
     from pofx.models.bib_ae import BIBAE
     from pofx.models.chain import Chain
@@ -97,6 +98,7 @@ _LAZY = {
     "VQVAE": "pofx.models.vq_vae",
     "Variational": "pofx.uncertainty.variational",
     "c2st": "pofx.metrics.c2st",
+    "compare": "pofx.metrics.compare",
     "inpaint": "pofx.models.inpainting",
     "load": "pofx.artefact",
     "read": "pofx.data",
@@ -151,6 +153,7 @@ __all__ = [
     "Variational",
     "__version__",
     "c2st",
+    "compare",
     "inpaint",
     "load",
     "read",

@@ -16,6 +16,7 @@ import typer
 from typer import Argument, Option
 
 from pofx import __version__, cli_support
+from pofx.cli_compare import compare
 from pofx.cli_run import runs
 from pofx.cli_simulate import simulate
 from pofx.cli_support import EXIT_INTERRUPT, check_new, grouped, splitted
@@ -38,6 +39,7 @@ app = typer.Typer(
 
 app.add_typer(runs)
 app.command()(simulate)
+app.command()(compare)
 
 Force = Annotated[bool, Option("--force", help="Overwrite files that exist.")]
 ModelFile = Annotated[Path, Argument(metavar="MODEL", help="A saved model (.pofx).")]

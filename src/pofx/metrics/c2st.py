@@ -21,20 +21,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pofx.classifiers import Classifier, classifier
-from pofx.classifiers.base import Floats, Labelled, as_rows, as_weight, balanced_weights
+from pofx.classifiers.base import Labelled, balanced_weights
 from pofx.classifiers.whitening import Whitening
-from pofx.data.numbers import as_numpy
 from pofx.errors import CapabilityError, ConfigError, DataError, ShapeError
+from pofx.metrics.samples import Side, side
 from pofx.metrics.scores import Scores, Value, accuracy, area, effective, permutation_p_value, scored
-
-if TYPE_CHECKING:
-    from pofx.data.events import Events
 
 __all__ = ["C2ST", "Split", "c2st", "permutation_p_value"]
 
@@ -84,14 +81,6 @@ class C2ST:
             f"C2ST ({self.judge}): accuracy {self.accuracy:.4f} ± {self.error:.4f} (floor {self.floor} ± {self.floor_error:.4f}), "
             f"AUC {self.auc:.4f} ± {self.auc_error:.4f}, p = {self.p_value:.3g}"
         )
-
-
-class _Side(NamedTuple):
-    """One sample: ``(n, d)``, weights ``(n,)``; of clouds ``(n, L, F)`` with a mask ``(n, L)``."""
-
-    x: Floats
-    weight: Floats
-    mask: NDArray[np.bool_] | None = None
 
 
 class _Sizes(NamedTuple):
@@ -145,7 +134,7 @@ def c2st(  # noqa: PLR0913
     >>> found.accuracy > 0.8, found.p_value
     (True, 0.001)
     """
-    sides = _side(a, weight_a, "a"), _side(b, weight_b, "b")
+    sides = side(a, weight_a, "a"), side(b, weight_b, "b")
     if sides[0].x.ndim != sides[1].x.ndim or sides[0].x.shape[-1] != sides[1].x.shape[-1]:
         raise ShapeError(f"expected two samples of equal columns; got shapes {sides[0].x.shape} and {sides[1].x.shape}")
     if splits < 1:
@@ -169,39 +158,7 @@ def _seed(seed: int, *labels: str | int) -> int:
 # Samples
 
 
-def _side(data: Any, weight: Any, name: str) -> _Side:
-    from pofx.data.dataset import Dataset
-    from pofx.data.events import Events
-
-    events = data.arrays() if isinstance(data, Dataset) else data
-    if not isinstance(events, Events):
-        rows = as_rows(events, name)
-        return _Side(rows, as_weight(weight, len(rows), f"weight_{name}"))
-    weights = as_weight(events.weight if weight is None else weight, len(events), f"weight_{name}")
-    if not events.masks:
-        return _Side(as_rows(_flat(events), name), weights)
-    if len(events.fields) > 1 or events.context is not None:
-        raise CapabilityError(
-            f"the two-sample test compares columns, or clouds alone; {', '.join(events.masks)} is a cloud of points beside other fields "
-            "or a context: compute features of it first"
-        )
-    mask = as_numpy(events.mask).astype(bool)
-    real = np.where(mask[..., None], as_numpy(events.x), 0.0)
-    return _Side(as_rows(real.reshape(len(real), -1), name).reshape(real.shape), weights, mask)
-
-
-def _flat(events: Events) -> Floats:
-    """All fields side by side, and those of the context, ``(n, d)``."""
-    if events.masks:
-        raise CapabilityError(
-            f"the two-sample test compares columns, or clouds alone; {', '.join(events.masks)} is a cloud of points in the context: "
-            "compute features of it first"
-        )
-    parts = [as_numpy(array).astype(np.float64).reshape(len(events), -1) for array in events.fields.values()]
-    return np.concatenate(parts if events.context is None else [*parts, _flat(events.context)], axis=1)
-
-
-def _of_clouds(judge: Any, sides: tuple[_Side, _Side], whiten: bool) -> tuple[Classifier, tuple[_Side, _Side]]:
+def _of_clouds(judge: Any, sides: tuple[Side, Side], whiten: bool) -> tuple[Classifier, tuple[Side, Side]]:
     """The judge of these clouds, and the clouds as rows of equal length."""
     from pofx.classifiers.clouds import CloudClassifier
 
@@ -215,7 +172,7 @@ def _of_clouds(judge: Any, sides: tuple[_Side, _Side], whiten: bool) -> tuple[Cl
     return replace(chosen, features=sides[0].x.shape[2]), (first, second)
 
 
-def _cloud_side(side: _Side, length: int) -> _Side:
+def _cloud_side(side: Side, length: int) -> Side:
     from pofx.classifiers.clouds import cloud_rows
 
     mask = np.zeros(side.x.shape[:2], bool) if side.mask is None else side.mask
@@ -247,7 +204,7 @@ def _count(wanted: Any, n: int, name: str) -> int:
 # One split
 
 
-def _judged(config: Classifier, sides: tuple[_Side, _Side], sizes: Sequence[_Sizes], whiten: bool, seed: int) -> Scores:
+def _judged(config: Classifier, sides: tuple[Side, Side], sizes: Sequence[_Sizes], whiten: bool, seed: int) -> Scores:
     """The scores of events that a judge has not seen."""
     rng = np.random.default_rng(seed)
     orders = [rng.permutation(size.all) for size in sizes]
@@ -261,7 +218,7 @@ def _judged(config: Classifier, sides: tuple[_Side, _Side], sizes: Sequence[_Siz
     return scored(fitted.logit(test.x), test.label, test.weight)
 
 
-def _part(sides: tuple[_Side, _Side], rows: Sequence[NDArray[np.intp]]) -> Labelled:
+def _part(sides: tuple[Side, Side], rows: Sequence[NDArray[np.intp]]) -> Labelled:
     """Some events of either side, b with label 1, each side with half the weight."""
     label = np.repeat([False, True], [len(some) for some in rows])
     x, weight = (
