@@ -8,16 +8,19 @@ on the same events of the truth; students and teachers draw with the same seeds.
 Students without a teacher stand beside them.
 """
 
+import hashlib
+import json
 import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache, partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from common import Row
+from common import RESULTS, Row
 from measuring import Sheet, mean, parser
 
 import pofx
@@ -39,7 +42,7 @@ SOLVERS: tuple[Solver, ...] = (
     *(Heun(steps=n) for n in (4, 8, 12)),
     *(RK4(steps=n) for n in (2, 4, 6, 12)),
 )
-LARGE, SMALL = ResidualMLP(width=256, layers=3, waves=32), ResidualMLP(width=96, layers=3, waves=32)
+LARGE, MEDIUM, SMALL = (ResidualMLP(width=width, layers=3, waves=32) for width in (256, 128, 96))
 JUDGE = NetworkClassifier(frequencies=64, epochs=20)
 """It sees waves of the columns, without which it would be blind to sharp edges."""
 TRAINING = Training(
@@ -79,11 +82,11 @@ FULL, QUICK = Sizes(), Sizes(2000, 500, 256, 3, 20, 20)
 
 def students(sizes: Sizes) -> dict[str, tuple[Family, Training]]:
     """Families with their training: those of a teacher first."""
-    steps, rounds = sizes.student, max(sizes.student // 4, 1)
+    steps, rounds = sizes.student, max(sizes.student // 2, 1)
     return {
         "consistency": (pofx.Consistency(network=SMALL, intervals=16), TRAINING.replace(max_steps=steps)),
         "progressive-distillation": (
-            pofx.ProgressiveDistillation(network=SMALL, first=8),
+            pofx.ProgressiveDistillation(network=MEDIUM, first=8),
             TRAINING.replace(max_steps=rounds),
         ),
         "mean-flow": (pofx.MeanFlow(network=SMALL), TRAINING.replace(max_steps=steps)),
@@ -98,9 +101,22 @@ def events(shape: str, n: int, seed: int) -> Any:
 
 @cache
 def teacher(shape: str, name: str, sizes: Sizes) -> Model:
-    """A generous network."""
+    """A generous network; its model is kept on the disk."""
+    path = kept(shape, name, sizes, ".pofx")
+    if path.exists():
+        return pofx.load(path)
     family = registry.family_class(name)(network=LARGE)
-    return family.fit(events(shape, sizes.train, SEED), training=TRAINING.replace(max_steps=sizes.teacher))
+    model = family.fit(events(shape, sizes.train, SEED), training=TRAINING.replace(max_steps=sizes.teacher))
+    model.save(path)
+    return model
+
+
+def kept(shape: str, name: str, sizes: Sizes, ending: str) -> Path:
+    """Where something about a teacher is kept for the next run, by all that it depends on."""
+    text = repr((LARGE, TRAINING, JUDGE, SOLVERS, sizes))
+    path = RESULTS / "partial" / "students" / f"{shape}-{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}{ending}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def with_solver(model: Model, solver: Solver) -> Model:
@@ -125,8 +141,10 @@ def evaluations(model: Model, solver: Solver) -> float:
 
 @cache
 def scan(shape: str, name: str, sizes: Sizes) -> tuple[Run, ...]:
-    """All runs of a teacher, its own solver among them, by evaluations."""
-    model = teacher(shape, name, sizes)
+    """All runs of a teacher, its own solver among them, by evaluations; kept on the disk."""
+    path, model = kept(shape, name, sizes, ".json"), teacher(shape, name, sizes)
+    if path.exists():
+        return tuple(Run(*run) for run in json.loads(path.read_text()))
     own: Solver = model.family.solver  # type: ignore[attr-defined]
     found = []
     for solver in {repr(solver): solver for solver in (own, *(SOLVERS[::4] if sizes == QUICK else SOLVERS))}.values():
@@ -134,7 +152,9 @@ def scan(shape: str, name: str, sizes: Sizes) -> tuple[Run, ...]:
             cost = evaluations(model, solver)
         score = judged(with_solver(model, solver), shape, sizes)
         found.append(Run(repr(solver), cost, score.accuracy, score.error))
-    return tuple(sorted(found, key=lambda run: run.evaluations))
+    found.sort(key=lambda run: run.evaluations)
+    path.write_text(json.dumps(found))
+    return tuple(found)
 
 
 def reference(runs: tuple[Run, ...]) -> Run:
