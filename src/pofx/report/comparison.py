@@ -86,7 +86,8 @@ def pulls(found: Comparison) -> Figure:
         axes.axvspan(-2, 2, color=COLOURS["train"], alpha=0.2, linewidth=0)
         axes.axvspan(-1, 1, color=COLOURS["train"], alpha=0.3, linewidth=0)
         axes.errorbar(distance, np.arange(len(known)), xerr=error, fmt="o", color=COLOURS["model"])
-        axes.set_xscale("symlog", linthresh=5.0)
+        if np.abs(distance).max() > 30:
+            axes.set_xscale("symlog", linthresh=5.0)
         axes.set_yticks(range(len(known)), [escaped(shortened(one.name, 40)) for one in known])
         axes.set_ylim(len(known) - 0.5, -0.5)
         axes.set_xlabel("(value − floor) / standard deviation of the floor")
