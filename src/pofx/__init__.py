@@ -14,7 +14,9 @@ from pofx.errors import PofxError
 if TYPE_CHECKING:
     from pofx.artefact import load
     from pofx.data import Dataset, read, write
+    from pofx.metrics.amplification import amplification
     from pofx.metrics.c2st import c2st
+    from pofx.metrics.calibration import check_calibration
     from pofx.metrics.compare import compare
     from pofx.models.autoregressive_transformer import AutoregressiveTransformer
     from pofx.models.bib_ae import BIBAE
@@ -97,7 +99,9 @@ _LAZY = {
     "VAE": "pofx.models.vae",
     "VQVAE": "pofx.models.vq_vae",
     "Variational": "pofx.uncertainty.variational",
+    "amplification": "pofx.metrics.amplification",
     "c2st": "pofx.metrics.c2st",
+    "check_calibration": "pofx.metrics.calibration",
     "compare": "pofx.metrics.compare",
     "inpaint": "pofx.models.inpainting",
     "load": "pofx.artefact",
@@ -152,7 +156,9 @@ __all__ = [
     "Training",
     "Variational",
     "__version__",
+    "amplification",
     "c2st",
+    "check_calibration",
     "compare",
     "inpaint",
     "load",
