@@ -189,12 +189,11 @@ class Laser(Family):
             shapes = self.flow.noise_shapes(self._flow_layout(layout))
             return {f"{FLOW}{name}": shape for name, shape in shapes.items()}
         d = self._numbers(layout)
-        return {
-            "z": NoiseShape("normal", (self.candidates, d)),
-            "choice": NoiseShape("uniform", ()),
-            "momentum": NoiseShape("normal", (self.moves, d)),
-            "accept": NoiseShape("uniform", (self.moves,)),
-        }
+        start = {"z": NoiseShape("normal", (self.candidates, d)), "choice": NoiseShape("uniform", ())}
+        if self.moves == 0:
+            return start
+        momenta = NoiseShape("normal", (self.moves, d))
+        return start | {"momentum": momenta, "accept": NoiseShape("uniform", (self.moves,))}
 
     def decode(self, body: Any, noise: Mapping[str, Tensor], context: Events | None) -> Mapping[str, Tensor]:
         if self.flow is not None:

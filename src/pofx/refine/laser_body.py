@@ -175,7 +175,9 @@ class LaserBody(nn.Module):
         return candidates[torch.arange(len(chosen), device=chosen.device), chosen]
 
     def walk(self, z: Tensor, noise: Mapping[str, Tensor], context: Events | None, leapfrogs: int) -> Tensor:
-        """As many moves as there are momenta ``(n, S, D)``."""
+        """As many moves as there are momenta ``(n, S, D)``; none where there are no momenta."""
+        if "momentum" not in noise:
+            return z
         energy, step = self.energy(context), self.log_step.exp()
         state = evaluate(energy, z)
         for k in range(noise["momentum"].shape[1]):
