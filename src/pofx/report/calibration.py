@@ -33,7 +33,7 @@ def calibration_curves(found: Iterable[CalibrationCurve]) -> Figure:
     with style():
         across, down = min(len(curves), ACROSS), -(-len(curves) // ACROSS)
         figure = new_figure(3.2 * across + 0.4, 2.6 * down + 0.3)
-        panels = figure.subplots(down, across, squeeze=False, sharey=True, sharex=True).ravel()
+        panels = figure.subplots(down, across, squeeze=False, sharey=True).ravel()
         for axes, curve in zip(panels, curves, strict=False):
             _difference(axes, curve)
         for axes in panels[len(curves) :]:
