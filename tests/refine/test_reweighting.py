@@ -18,7 +18,7 @@ SHIFT = 0.7
 def gaussians(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Standard normal, and shifted along the first of two columns."""
     rng = np.random.default_rng(seed)
-    return rng.normal(size=(n, 2)), rng.normal(size=(n, 2)) + [SHIFT, 0.0]
+    return rng.normal(size=(n, 2)), rng.normal([SHIFT, 0.0], 1.0, (n, 2))
 
 
 @pytest.mark.parametrize("calibration", ["temperature", "isotonic", "none"])
@@ -30,7 +30,9 @@ def test_gaussian_ratio_is_found(calibration: str) -> None:
     assert np.sqrt(np.mean(off**2)) < (0.25 if calibration == "isotonic" else 0.12)
     assert found.weight.mean() == pytest.approx(1.0)
     assert found.clipped == 0.0
-    slack = 4 * found.ess.share_error + (0.06 if calibration == "isotonic" else 0.03)  # that of the classifier beside that of the events
+    slack = 4 * found.ess.share_error + (
+        0.06 if calibration == "isotonic" else 0.03
+    )  # that of the classifier beside that of the events
     assert abs(found.ess.share - np.exp(-(SHIFT**2))) < slack
 
 
