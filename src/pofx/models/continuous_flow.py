@@ -7,6 +7,7 @@ The kinetic energy keeps paths straight and solvers fast (arXiv:2002.02798). Gra
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -25,6 +26,9 @@ from pofx.training.contract import Loss, Phase, Update
 from pofx.training.noise import Noise
 
 __all__ = ["ContinuousFlow"]
+
+WARP = 0.8
+"""How much the pace of time may differ from one, as a share."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,8 @@ class ContinuousFlow(OdeFamily):
         x = events.x
         exact = self.training_trace == "exact" or (self.training_trace == "auto" and x.shape[1] <= 4)
         probes = None if exact else torch.where(noise.normal("probe", 1, *x.shape[1:]) < 0.0, -1.0, 1.0)
-        moving = _Energetic(self.field(body, events.context, None), x.shape[1])
+        turned = _Warped(self.field(body, events.context, None), noise.uniform("warp", 1)[:, 0])
+        moving = _Energetic(turned, x.shape[1])
         start = torch.cat([x, x.new_zeros(len(x), 1)], 1)
         wide = None if probes is None else torch.cat([probes, torch.zeros_like(probes[..., :1])], -1)
         moved = transport(
@@ -86,6 +91,24 @@ class ContinuousFlow(OdeFamily):
         )
         end, energy = moved.x[:, :-1], moved.x[:, -1]
         return -(body.log_base(end) + moved.log_jacobian), energy
+
+
+@dataclass(frozen=True)
+class _Warped:
+    r"""A field in another time s, of every event's own: :math:`t = s + a \sin(2 \pi s) / 2 \pi`, with ``u`` in (0, 1) for the a in (-WARP, WARP).
+
+    Steps of equal length in s are steps of unequal length in t, and differ from event to event.
+    """
+
+    moving: Any
+    u: Tensor
+
+    def __call__(self, s: Tensor, x: Tensor, rows: Rows) -> Tensor:
+        a = WARP * (2.0 * self.u[rows] - 1.0).to(s.dtype)
+        t = s + a * torch.sin(math.tau * s) / math.tau
+        pace = 1.0 + a * torch.cos(math.tau * s)
+        velocity: Tensor = self.moving(t, x, rows)
+        return velocity * pace[:, None]
 
 
 @dataclass(frozen=True)
