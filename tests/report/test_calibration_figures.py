@@ -20,21 +20,21 @@ Draw = Callable[[Figure], None]
 def test_curves_are_differences_inside_their_band(draw: Draw):
     found = [pit(np.linspace(0.01, 0.99, 80) ** power, name=f"power {power}") for power in (1.0, 2.0)]
     figure = calibration_curves(found)
-    draw(figure)
     panels = figure.axes[:2]
     for axes, curve in zip(panels, found, strict=True):
         assert axes.lines[0].get_ydata()[1:-1] == pytest.approx(curve.band.ecdf - curve.band.z)
         assert curve.name in axes.get_title(loc="left")
     assert "no deviation" in panels[0].get_title(loc="left")
+    draw(figure)
 
 
 def test_factors_against_quantiles(draw: Draw):
     points = (Amplification(10, 10, 0.001, 0.0002, 0.9, 100, 1e4), Amplification(20, 20, 0.0, 0.0002, 0.95, 100, 1e4))
     figure = amplification_curves({"fit": AmplificationCurve(points)})
-    draw(figure)
     shown = figure.axes[0].containers[0].lines[0].get_ydata()
     assert shown.tolist() == [pytest.approx(9.0)]
     assert math.isinf(points[1].value)
+    draw(figure)
 
 
 def test_nothing_to_show_is_an_error():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from pofx.classifiers.base import as_weight
 from pofx.data.numbers import as_floats, as_numpy
-from pofx.errors import CapabilityError, ConfigError, DataError, NonFiniteError, ShapeError
+from pofx.errors import CapabilityError, ConfigError, DataError, NonFiniteError, RangeWarning, ShapeError
 from pofx.metrics.calibration_bands import Floats
 
 if TYPE_CHECKING:
@@ -124,7 +125,9 @@ def posterior_draws(
     truth = np.asarray(events.fields[only], dtype=np.float64)
     found = _sampled(model, context, len(truth), draws, seed)
     wanted = model.density in ("exact", "estimate") if density is None else density
-    log_truth, log_draws = _logged(model, truth, found, context) if wanted else (None, None)
+    with warnings.catch_warnings():  # draws may well lie outside the range of the training events
+        warnings.simplefilter("ignore", RangeWarning)
+        log_truth, log_draws = _logged(model, truth, found, context) if wanted else (None, None)
     names = tuple(column.name for column in model.layout.spec[only].columns)
     return PosteriorDraws(truth, found, log_truth, log_draws, events.weight, names)
 
