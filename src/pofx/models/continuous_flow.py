@@ -37,7 +37,8 @@ class ContinuousFlow(OdeFamily):
 
     Parameters
     ----------
-    training_solver : of the loss; its error becomes a bias, which a finer ``density_solver`` shows.
+    training_solver : of the loss, in a time that is warped for every event, so that no velocity learns to exploit the grid; its error
+        becomes a bias, which a finer ``density_solver`` shows.
     kinetic : weight of the kinetic energy.
     training_trace : ``"exact"`` or ``"hutchinson"`` (one probe per event and step); ``"auto"``: exact up to four columns.
 
@@ -95,9 +96,10 @@ class ContinuousFlow(OdeFamily):
 
 @dataclass(frozen=True)
 class _Warped:
-    r"""A field in another time s, of every event's own: :math:`t = s + a \sin(2 \pi s) / 2 \pi`, with ``u`` in (0, 1) for the a in (-WARP, WARP).
+    r"""A field in another time s, of every event's own: :math:`t = s + a \sin(2 \pi s) / 2 \pi`, a uniform in (-WARP, WARP) by ``u``.
 
-    Steps of equal length in s are steps of unequal length in t, and differ from event to event.
+    Steps of equal length in s are steps of unequal length in t, and differ from event to event. On a fixed grid a velocity learns to turn
+    the solver's error into likelihood.
     """
 
     moving: Any
