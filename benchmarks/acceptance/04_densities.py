@@ -85,7 +85,7 @@ PLANS = {
     "gaussian": Plan(TYPED, {}, BOTH, cannot={"mixture": ONE_NORMAL, "beta": ONE_NORMAL}),
     "gaussian-mixture": Plan(TYPED, {}, BOTH),
     "gaussian-copula": Plan({}, {}, BOTH, cannot={"mixture": ONE_COPULA}),
-    "coupling-flow": Plan({"layers": 4, "hidden": (64, 64)}, {"max_steps": 5000}, BOTH),
+    "coupling-flow": Plan({"layers": 8, "hidden": (64, 64)}, {"max_steps": 5000}, BOTH),
     "autoregressive-flow": Plan({"layers": 4, "hidden": (64, 64)}, {"max_steps": 5000}, BOTH),
     "spline-flow": Plan(FLOW, {}, BOTH),
     "hybrid-flow": Plan({**FLOW, "directions": 4}),
