@@ -39,7 +39,7 @@ format: $(VENV)/.dev ## let ruff format and repair
 	$(BIN)/ruff check --fix
 
 docs: $(VENV)/.dev ## the documentation with its examples executed: docs/_build/html
-	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -q -j $(JOBS) -b html docs docs/_build/html
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -q --doctest-modules src/pofx || [ $$? -eq 5 ]
 
 bench: $(VENV)/.dev ## speed and memory beside other libraries

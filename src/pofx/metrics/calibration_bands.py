@@ -44,15 +44,10 @@ CELLS = 4_000_000
 
 
 class Band(NamedTuple):
-    """The empirical distribution function on a grid, ``(k,)`` each, and what uniform numbers give.
+    """The empirical distribution function on a grid, and what uniform numbers give.
 
-    Attributes
-    ----------
-    z, ecdf : the points, and the weighted share of numbers below.
-    low, high : the simultaneous band.
-    level : its probability.
-    p_value : of uniformity.
-    method : ``"exact"`` or ``"simulated"``.
+    ``z`` and ``ecdf`` are the points and the weighted share of numbers below them, ``low`` and ``high`` the simultaneous band, ``(k,)``
+    each; ``level`` is the band's probability, ``p_value`` that of uniformity, and ``method`` is ``"exact"`` or ``"simulated"``.
     """
 
     z: Floats

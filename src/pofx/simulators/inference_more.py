@@ -2,9 +2,8 @@ r"""More tasks of simulation-based inference with exact posteriors (arXiv:2101.0
 
 - gaussian linear: :math:`\theta \sim N(0, 0.1)^{10}`, :math:`x \sim N(\theta, 0.1)`; the posterior is :math:`N(x / 2, 0.05)`;
 - gaussian linear uniform: :math:`\theta \sim U(-1, 1)^{10}`, the same x; the posterior is a normal cut off at the edges, drawn by
-inversion;
-- slcp distractors: slcp with 92 more numbers of x that know nothing of theta, all of them shuffled (the law of the distractors,
-Student's t
+  inversion;
+- slcp distractors: slcp with 92 more numbers of x that know nothing of theta, all of them shuffled (the law of the distractors, Student's t
   with two degrees of freedom, and the order are our choice): the posterior is that of slcp;
 - sir: contact and recovery rates of an epidemic, :math:`\beta \sim LogN(\ln 0.4, 0.5)`, :math:`\gamma \sim LogN(\ln 0.125, 0.2)`,
   :math:`\dot S = -\beta S I / N,\ \dot I = \beta S I / N - \gamma I,\ \dot R = \gamma I`, N = 10^6, one infected on the first of 160 days;

@@ -31,12 +31,8 @@ _COMMON = (
 
 
 class Batch(NamedTuple):
-    """Generated events.
-
-    Attributes
-    ----------
-    particles : awkward, events x particles, Pythia's whole record (``id``, ``status``, ``p``, mothers, daughters).
-    weight : ``(events,)``, one each unless the phase space is biased.
+    """Generated events: ``particles``, awkward, events x particles, Pythia's whole record (``id``, ``status``, ``p``, mothers, daughters),
+    and ``weight``, ``(events,)``, one each unless the phase space is biased.
     """
 
     particles: Any

@@ -48,7 +48,7 @@ class Lattice:
 
     @cached_property
     def wave_numbers(self) -> Array:
-        """|k| of the modes of a real transform (half of the last axis), radians per unit of length."""
+        """Lengths of the wave vectors of the modes of a real transform (half of the last axis), radians per unit of length."""
         step = math.tau / self.length
         axes = [step * self.cells * fft.fftfreq(self.cells)] * (self.dim - 1) + [
             step * self.cells * fft.rfftfreq(self.cells)

@@ -2,8 +2,8 @@ r"""Toys of symmetries and of morphing: Gaussians whose symmetry group is known,
 
 For an affine map g(x) = A x + b, the distance of the mapped Gaussian from itself is closed:
 
-.. math:: \mathrm{KL}(g N \| N) = \frac{1}{2} \left[ \mathrm{tr}\, S^{-1} A S A^T + (A m + b - m)^T S^{-1} (A m + b - m) - d - \ln
-|A|^2 \right]
+.. math:: \mathrm{KL}(g N \| N) = \frac{1}{2} \left[ \mathrm{tr}\, S^{-1} A S A^T + (A m + b - m)^T S^{-1} (A m + b - m) - d
+   - \ln |A|^2 \right]
 
 and zero exactly for symmetries (arXiv:2112.05722).
 """
