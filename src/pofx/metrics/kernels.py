@@ -123,7 +123,7 @@ class MMD(_Quadratic):
 
 @dataclass(frozen=True)
 class EnergyDistance(_Quadratic):
-    r"""2 E|x - y| - E|x - x'| - E|y - y'|, without bias; in one column scipy's ``energy_distance`` squared, up to that.
+    r""":math:`2 E|x - y| - E|x - x'| - E|y - y'|`, without bias; in one column scipy's ``energy_distance`` squared, up to that.
 
     Parameters
     ----------
