@@ -6,7 +6,6 @@ themselves (:mod:`pofx.training.resampling`, arXiv:2007.11586), so the best clas
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -18,7 +17,7 @@ from pofx.data.events import Events
 from pofx.training.noise import Noise, derive_seed
 from pofx.training.resampling import learn_positive_weights
 from pofx.training.settings import Training
-from pofx.training.sources import DatasetSource
+from pofx.training.sources import DatasetSource, MemoryPart
 
 __all__ = ["held_out", "labelled_source", "positive_weights"]
 
@@ -60,31 +59,13 @@ def labelled_source(
     seed: int,
 ) -> DatasetSource:
     """Fields ``"x"`` and ``"label"`` (``(n, 1)``); the events of ``hold`` are for validation."""
-    train, val = (_Part(events, rows) for rows in (~hold, hold))
+    train, val = (_part(events, rows) for rows in (~hold, hold))
     return DatasetSource(train, val, _tensors, batch_size=batch_size, seed=seed)
 
 
-class _Part:
-    """Some of the events, in memory, as a source reads them."""
-
-    in_memory = True
-
-    def __init__(self, events: Labelled, rows: Marks) -> None:
-        fields = {"x": events.x[rows], "label": events.label[rows, None].astype(np.float64)}
-        self._events = Events(fields, weight=events.weight[rows])
-
-    def __len__(self) -> int:
-        return len(self._events)
-
-    def arrays(self) -> Events:
-        return self._events
-
-    def chunks(self, size: int) -> Iterator[Events]:
-        return self._events.split(size)
-
-    def shuffled(self, size: int, *, seed: int, epoch: int = 0, start: int = 0) -> Iterator[Events]:
-        order = np.random.default_rng((seed, epoch)).permutation(len(self))
-        return self._events[order[start * size :]].split(size)
+def _part(events: Labelled, rows: Marks) -> MemoryPart:
+    fields = {"x": events.x[rows], "label": events.label[rows, None].astype(np.float64)}
+    return MemoryPart(Events(fields, weight=events.weight[rows]))
 
 
 def _tensors(events: Events, _noise: Noise) -> Events:

@@ -20,7 +20,7 @@ paper (and in the second step of OmniFold, arXiv:1911.09107): chains then need n
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -44,7 +44,7 @@ from pofx.training.contract import Phase, Source
 from pofx.training.loop import train
 from pofx.training.noise import Noise, derive_seed
 from pofx.training.settings import Training
-from pofx.training.sources import DatasetSource
+from pofx.training.sources import DatasetSource, MemoryPart
 
 __all__ = ["Laser"]
 
@@ -316,7 +316,7 @@ class _Refinement:
         order = np.random.default_rng(derive_seed(self.seed, "split")).permutation(len(z))
         cut = max(1, len(z) // 10)
         parts = [
-            _Part(z[rows], weight[rows], None if context is None else context[torch.from_numpy(rows)])
+            _part(z[rows], weight[rows], None if context is None else context[torch.from_numpy(rows)])
             for rows in (order[cut:], order[:cut])
         ]
         source = DatasetSource(
@@ -349,27 +349,10 @@ def _joined(contexts: list[Any]) -> Events:
     return Events(fields)
 
 
-class _Part:
-    """Noise with weights, in memory, as a source reads it."""
-
-    in_memory = True
-
-    def __init__(self, z: Floats, weight: Floats, context: Events | None) -> None:
-        given = None if context is None else context.map(lambda tensor: tensor.numpy())
-        self._events = Events({next(iter(vector_spec(1))): z}, weight=weight, context=given)
-
-    def __len__(self) -> int:
-        return len(self._events)
-
-    def arrays(self) -> Events:
-        return self._events
-
-    def chunks(self, size: int) -> Iterator[Events]:
-        return self._events.split(size)
-
-    def shuffled(self, size: int, *, seed: int, epoch: int = 0, start: int = 0) -> Iterator[Events]:
-        order = np.random.default_rng((seed, epoch)).permutation(len(self))
-        return self._events[order[start * size :]].split(size)
+def _part(z: Floats, weight: Floats, context: Events | None) -> MemoryPart:
+    """Noise with weights."""
+    given = None if context is None else context.map(lambda tensor: tensor.numpy())
+    return MemoryPart(Events({next(iter(vector_spec(1))): z}, weight=weight, context=given))
 
 
 def _to(like: Tensor) -> Any:

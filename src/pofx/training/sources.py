@@ -21,7 +21,7 @@ from pofx.errors import CapabilityError, DataError, TrainingError
 from pofx.training.noise import Noise
 from pofx.training.order import BatchSize, Order, Stream, concatenate
 
-__all__ = ["DataPart", "DatasetSource", "FunctionSource", "TeacherSource"]
+__all__ = ["DataPart", "DatasetSource", "FunctionSource", "MemoryPart", "TeacherSource"]
 
 CHUNK = 2048
 """Events per piece of a pass over the data; a fixed number, so that sums are always added in the same order."""
@@ -46,6 +46,28 @@ class DataPart(Protocol):
 
     def shuffled(self, size: int, *, seed: int, epoch: int = 0, start: int = 0) -> Iterator[Events]:
         """All events in the order of (seed, epoch), ``size`` at a time, from batch ``start`` on."""
+
+
+class MemoryPart:
+    """Events that are in memory already (numpy), as a source reads them."""
+
+    in_memory = True
+
+    def __init__(self, events: Events) -> None:
+        self._events = events
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def arrays(self) -> Events:
+        return self._events
+
+    def chunks(self, size: int) -> Iterator[Events]:
+        return self._events.split(size)
+
+    def shuffled(self, size: int, *, seed: int, epoch: int = 0, start: int = 0) -> Iterator[Events]:
+        order = np.random.default_rng((seed, epoch)).permutation(len(self))
+        return self._events[order[start * size :]].split(size)
 
 
 class DatasetSource:

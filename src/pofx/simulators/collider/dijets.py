@@ -4,8 +4,8 @@ The signal is :math:`W' \to X Y`, :math:`X \to q \bar q'`, :math:`Y \to q \bar q
 ``bosons="vector"`` X and Y couple and decay like W and Z, so they are polarised along their flight, and a jet of radius 1 mostly holds
 the whole decay; with ``"scalar"`` they decay isotropically.
 
-The public sample looks like ``"vector"``: 16 % of its events have a difference of the jet masses
-below 0.30 TeV, here 0.32 (vector) and 0.15 (scalar). Like there, partons interact once per collision (``mpi=False``), a jet above 1.2 TeV
+The public sample looks like ``"vector"``: with ``"scalar"`` more jets lose one of their quarks.
+Like there, partons interact once per collision (``mpi=False``), a jet above 1.2 TeV
 is asked for, and the features are those of arXiv:2109.00546: tau21 is :math:`\tau_2 / (10^{-5} + \tau_1)`, with :math:`\beta = 1`.
 """
 
