@@ -1,6 +1,7 @@
 r"""Splitting kernels with coefficients, and what follows from them in closed form or by quadrature: the oracle of the shower.
 
-With z the energy fraction that the emitter keeps and :math:`y = k_T^2 / (Q^2 z (1 - z))` for a dipole of mass Q, after arXiv:2012.09873,
+With z the energy fraction that the emitter keeps and :math:`y = k_T^2 / (Q^2 z (1 - z))` for a dipole of mass Q, in the manner of
+arXiv:2012.09873 (the exact form of the C terms there was not at hand; that of this page is our choice),
 
 .. math:: P_{qq} &= C_F \left[ D_{qq} \frac{2 z (1 - y)}{1 - z (1 - y)} + F_{qq} (1 - z) + C_{qq}\, y z (1 - z) \right] \\
           P_{gg} &= 2 C_A \left[ D_{gg} \left( \frac{z (1 - y)}{1 - z (1 - y)} + \frac{(1 - z)(1 - y)}{1 - (1 - z)(1 - y)} \right)
