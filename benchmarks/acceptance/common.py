@@ -20,6 +20,8 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 RESULTS = HERE / "results"
 REQUIRED = {"measure", "value", "error", "bar", "passed"}
+PARTS = {"06": ("data", "simulators")}
+"""Packages of the library that the scripts of an issue measure, where it is not all of it."""
 
 Row = dict[str, Any]
 _START = time.monotonic()
@@ -83,9 +85,12 @@ def provenance(name: str) -> dict[str, Any]:
 
 
 def source_digest(name: str) -> str:
-    """One hash for the library and the script: a result with another one was measured on another source."""
+    """One hash for what is measured of the library, and the script: a result with another one was measured on another source."""
     digest = hashlib.sha256()
-    for path in [*sorted((ROOT / "src").rglob("*.py")), HERE / f"{name}.py"]:
+    measured = sorted(
+        path for part in PARTS.get(name[:2], ("",)) for path in (ROOT / "src" / "pofx" / part).rglob("*.py")
+    )
+    for path in [*measured, HERE / f"{name}.py"]:
         if path.exists():
             digest.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
     return digest.hexdigest()[:16]
