@@ -6,7 +6,7 @@ The value is the p-value of a Kolmogorov-Smirnov test of the 200 p-values, sprea
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 from common import Row
@@ -44,16 +44,24 @@ def sides(rng: np.random.Generator, weighted: bool) -> tuple[Side, Side]:
     return a, Side(x, np.exp(-0.5 * (x**2).sum(1) + 0.5 * (((x - 0.2) / 1.1) ** 2).sum(1)))
 
 
-def measured(make: Make, quantity: int, weighted: bool, repetitions: int, bar: float) -> Row:
-    """All repetitions of one statistic."""
+@cache
+def p_values(name: str, weighted: bool, repetitions: int) -> np.ndarray:
+    """Of all repetitions and quantities of one statistic, ``(repetitions, quantities)``."""
     found = []
     for seed in range(repetitions):
         rng = np.random.default_rng([seed, weighted])
-        statistic = make(rng)
-        found.append(statistic.measure(*sides(rng, weighted), Plan(replicas=REPLICAS, seed=seed))[quantity].p_value)
-    p = np.array(found) - np.random.default_rng(0).uniform(0, 1 / (REPLICAS + 1), repetitions)
+        statistic = statistics()[name](rng)
+        made = statistic.measure(*sides(rng, weighted), Plan(replicas=REPLICAS, seed=seed))
+        found.append([one.p_value for one in made])
+    return np.array(found)
+
+
+def measured(name: str, quantity: int, weighted: bool, repetitions: int, bar: float) -> Row:
+    """Their uniformity."""
+    found = p_values(name, weighted, repetitions)[:, quantity]
+    p = found - np.random.default_rng(0).uniform(0, 1 / (REPLICAS + 1), repetitions)
     test = stats.kstest(p, "uniform")
-    below = float((np.array(found) <= 0.05).mean())
+    below = float((found <= 0.05).mean())
     return {"value": float(test.pvalue), "error": None, "passed": bool(test.pvalue > bar), "below_0.05": below}
 
 
@@ -65,7 +73,7 @@ def main() -> None:
     repetitions, bar, expected = 5 if options.quick else REPETITIONS, 0.01 / len(plan), []
     for name, quantity, weighted in plan:
         expected.append(f"{name} {quantity}, {'weights' if weighted else 'no weights'}")
-        make = partial(measured, statistics()[name], quantity, weighted, repetitions, bar)
+        make = partial(measured, name, quantity, weighted, repetitions, bar)
         sheet.measure(expected[-1], make, seeds=range(repetitions), bar=bar)
     sheet.finish(expected)
 

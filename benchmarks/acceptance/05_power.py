@@ -5,7 +5,7 @@ Plain accuracy: of the classifier (the row "classifier 0"). There is no bar.
 """
 
 import math
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 from common import Row
@@ -42,26 +42,36 @@ def deformed(name: str, n: int, rng: np.random.Generator) -> np.ndarray:
     return x[:n]
 
 
-def p_values(a: np.ndarray, b: np.ndarray, name: str, seed: int) -> float:
-    """Of one statistic of two samples."""
-    if name == "scipy KS":
-        return min(1.0, D * min(stats.ks_2samp(a[:, j], b[:, j]).pvalue for j in range(D)))
-    kind, quantity = name.rsplit(" ", 1)
+def p_values(a: np.ndarray, b: np.ndarray, kind: str, seed: int) -> list[float]:
+    """Of all quantities of one statistic of two samples."""
+    if kind == "scipy KS":
+        return [min(1.0, D * min(stats.ks_2samp(a[:, j], b[:, j]).pvalue for j in range(D)))]
     special = {"classifier": CalibratedClassifier("trees"), "frechet": FrechetDistance(extrapolate=False)}
     statistic = special.get(kind) or STATISTICS[kind]()
     sides = (Side(x, np.ones(len(x))) for x in (a, b))
-    return float(statistic.measure(*sides, Plan(replicas=39, seed=seed))[int(quantity)].p_value)
+    return [float(one.p_value) for one in statistic.measure(*sides, Plan(replicas=39, seed=seed))]
+
+
+@cache
+def found(kind: str, deformation: str, n: int, repetitions: int) -> np.ndarray:
+    """Whether each quantity finds it, ``(repetitions, quantities)``."""
+    made = []
+    for seed in range(repetitions):
+        rng = np.random.default_rng([seed, n, DEFORMATIONS.index(deformation)])
+        made.append(p_values(rng.normal(size=(n, D)), deformed(deformation, n, rng), kind, seed))
+    return np.array(made) <= 0.05
 
 
 def measured(name: str, deformation: str, n: int, repetitions: int) -> Row:
     """How often it is found."""
-    found = []
-    for seed in range(repetitions):
-        rng = np.random.default_rng([seed, n, DEFORMATIONS.index(deformation)])
-        found.append(p_values(rng.normal(size=(n, D)), deformed(deformation, n, rng), name, seed) <= 0.05)
-    power = float(np.mean(found))
-    smooth = (sum(found) + 0.5) / (repetitions + 1)
-    return {"value": power, "error": math.sqrt(smooth * (1 - smooth) / repetitions), "passed": None}
+    kind, _, quantity = name.rpartition(" ") if name != "scipy KS" else (name, "", "0")
+    hits = found(kind, deformation, n, repetitions)[:, int(quantity)]
+    smooth = (hits.sum() + 0.5) / (repetitions + 1)
+    return {
+        "value": float(hits.mean()),
+        "error": math.sqrt(smooth * (1 - smooth) / repetitions),
+        "passed": None,
+    }
 
 
 def main() -> None:
