@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer import Option
 
-from pofx.cli_support import grouped, splitted
+from pofx.cli_support import check_folder, command_line, grouped, splitted
+from pofx.cli_surrogate import classifier_surrogate
 from pofx.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,6 +23,7 @@ TOYS = {"smoke": 4000, "cpu": 100_000, "gpu": 1_000_000}
 """Throws behind a p-value of a published mean and covariance."""
 
 runs = typer.Typer(name="run", no_args_is_help=True, help="Run a whole analysis on your data, or on simulated ones.")
+runs.command("classifier-surrogate")(classifier_surrogate)
 
 
 @dataclass(frozen=True)
@@ -131,10 +131,10 @@ def cross_section(universe: Universe, published: Published, asked: Asked) -> Non
     if published.release is not None:
         _judge_release(published.release, asked)
         return
-    out, command = asked.out, _command()
+    out, command = asked.out, command_line()
     if out is None:
         raise ConfigError("expected --out FOLDER, the folder to write to")
-    _check_folder(out, asked.force)
+    check_folder(out, asked.force)
     if published.measured is not None:
         from pofx.tasks.cross_section.covariance_run import run_measured
 
@@ -184,14 +184,3 @@ def _judge_release(folder: Path, asked: Asked) -> None:
     if asked.out is not None:
         asked.out.mkdir(parents=True, exist_ok=True)
         (asked.out / "verdicts.txt").write_text(text + "\n", encoding="utf-8")
-
-
-def _command() -> str:
-    return " ".join(["pofx", *map(shlex.quote, sys.argv[1:])])
-
-
-def _check_folder(out: Path, force: bool) -> None:
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"{out} is a file; expected the name of a folder")
-    if out.is_dir() and any(out.iterdir()) and not force:
-        raise ConfigError(f"{out} has files already; choose another folder, or write into it with --force")

@@ -15,6 +15,7 @@ from __future__ import annotations
 import ast
 import inspect
 import logging
+import shlex
 import sys
 import traceback
 import warnings
@@ -32,7 +33,9 @@ __all__ = [
     "EXIT_INTERNAL",
     "EXIT_INTERRUPT",
     "EXIT_USER",
+    "check_folder",
     "check_new",
+    "command_line",
     "console",
     "grouped",
     "guarded",
@@ -159,6 +162,19 @@ def check_new(path: Path, force: bool) -> None:
         raise ConfigError(f"{path} exists already; choose another name, or overwrite it with --force")
     if not path.parent.is_dir():
         raise ConfigError(f"cannot write {path}: there is no folder {path.parent}")
+
+
+def check_folder(out: Path, force: bool) -> None:
+    """Refuse, before any work is done, a folder that has files already (unless ``force``), or a file."""
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} is a file; expected the name of a folder")
+    if out.is_dir() and any(out.iterdir()) and not force:
+        raise ConfigError(f"{out} has files already; choose another folder, or write into it with --force")
+
+
+def command_line() -> str:
+    """The command as it was given, to be quoted in a report."""
+    return " ".join(["pofx", *map(shlex.quote, sys.argv[1:])])
 
 
 # ---------------------------------------------------------------------- key=value

@@ -30,6 +30,7 @@ from pofx.simulators.task_toys.inference import InferenceToy
 from pofx.simulators.task_toys.matrix_element import MatrixElement
 from pofx.simulators.task_toys.near_far import NearFar
 from pofx.simulators.task_toys.symmetry import SYMMETRIC, TurnedShape
+from pofx.simulators.task_toys.tagger import Tagger
 from pofx.simulators.task_toys.templates import Multijets
 from pofx.simulators.task_toys.unfolding import Flip, LossyGaussian, gaussian_pair, shifted_pair
 from pofx.simulators.toys import TOYS
@@ -75,6 +76,7 @@ CATALOGUE: Mapping[str, Entry] = {
     "ball": Entry(_given(AMPLIFICATION["shell"]), "amplification", "log p(x), map to the unit cube"),
     **{f"symmetric-{name}": Entry(_given(g), "symmetries", "log p(x), its group") for name, g in SYMMETRIC.items()},
     "turned-shape": Entry(TurnedShape, "morphing", "log p(x given angle), the map"),
+    "tagger": Entry(Tagger, "classifier surrogates", "log p(score given jet), quantiles"),
     "multijet-masses": Entry(Multijets, "background templates", "log p(m given pt, eta, jets)"),
     **{
         f"task-{name}": Entry(partial(InferenceToy, task), "simulation-based inference", _POSTERIOR)
