@@ -92,6 +92,8 @@ def body_of(family: StudentFamily, network: nn.Module | None = None) -> Any:
     body = family.build(LAYOUT).double()
     if network is not None:
         body.network = body.target = network
+        if hasattr(body, "first"):
+            body.first = network
     return body
 
 
@@ -257,9 +259,39 @@ def test_the_mean_velocity_obeys_the_identity() -> None:
     torch.testing.assert_close(target, family.velocity(exact, x, t, s, None, None), atol=1e-9, rtol=0)
 
 
-def test_one_event_has_no_loss() -> None:
+def test_a_step_and_the_rest_are_the_whole() -> None:
+    """Up to the error of one step of Heun's method, of third order."""
+    exact = MeanVelocity(lambda both: (both[:, 0], both[:, 0] - both[:, 1]))
+    t, x = torch.linspace(0.6, 1.0, 100, dtype=torch.float64), numbers(100, 2)
+    s = t - 0.5
+
+    def error(step: float) -> float:
+        family = pofx.MeanFlow(step=step)
+        target = family.stepped(body_of(family, exact), x, (t, s), Events({"x": x}))
+        return float((target - family.velocity(exact, x, t, s, None, None)).abs().max())
+
+    assert error(0.01) < 1e-4
+    assert 6.0 < error(0.04) / error(0.02) < 10.0
+
+
+def test_what_is_learnt_first_stays() -> None:
+    """The second phase does not move the velocity of the first."""
+    models = [
+        pofx.MeanFlow(network=SMALL).fit(
+            events_of(500), training=QUICK.replace(max_steps={"velocity": 30, "mean-flow": n})
+        )
+        for n in (1, 20)
+    ]
+    one, other = (model.fitted.body.first.state_dict() for model in models)
+    assert all(torch.equal(other[name], value) for name, value in one.items())
+    moved = models[1].fitted.body.network.state_dict()
+    assert not all(torch.equal(moved[name], value) for name, value in other.items())
+
+
+@pytest.mark.parametrize("step", [None, 1 / 16])
+def test_one_event_has_no_loss(step: float | None) -> None:
     """If all events are the same, paths do not cross: the mean velocity is (x - event) / t, and the loss zero."""
-    family, event = pofx.MeanFlow(apart=1.0), torch.tensor([0.5, -1.0], dtype=torch.float64)
+    family, event = pofx.MeanFlow(apart=1.0, step=step), torch.tensor([0.5, -1.0], dtype=torch.float64)
 
     class Straight(nn.Module):
         def forward(self, x: Tensor, times: Tensor, context: object, mask: object) -> Tensor:
@@ -346,10 +378,12 @@ def narrowing(intervals: int) -> float:
     ("family", "steps", "share"),
     [
         (pofx.ConsistencyTraining(network=SMALL, intervals=(4, 16)), 1200, narrowing(16)),
-        (pofx.MeanFlow(network=SMALL), 3000, 1.0),
-        (pofx.Shortcut(network=SMALL, finest=32, target_decay=0.9), 1200, 1.0),
+        (pofx.MeanFlow(network=SMALL), 800, 1.0),
+        (pofx.MeanFlow(network=SMALL, step=None, apart=0.5), 3000, 1.0),
+        (pofx.Shortcut(network=SMALL, finest=32, target_decay=0.9), 800, 1.0),
+        (pofx.Shortcut(network=SMALL, finest=32, target_decay=0.9, warm_up=False, consistent=0.25), 1200, 1.0),
     ],
-    ids=["consistency-training", "mean-flow", "shortcut"],
+    ids=["consistency-training", "mean-flow", "mean-flow-paper", "shortcut", "shortcut-paper"],
 )
 def test_a_student_without_a_teacher_learns_it_too(family: StudentFamily, steps: int, share: float) -> None:
     student = family.fit(events_of(8000), training=QUICK.replace(max_steps=steps))
@@ -427,6 +461,7 @@ def test_other_teachers_are_refused(kind: type[StudentFamily]) -> None:
         (pofx.MeanFlow, {"steps": 0}, "steps"),
         (pofx.MeanFlow, {"steps": 1.5}, "integer"),
         (pofx.MeanFlow, {"apart": 2.0}, "apart"),
+        (pofx.MeanFlow, {"step": 0.0}, "step"),
         (pofx.Consistency, {"metric": "cubic"}, "metric"),
         (pofx.ConsistencyTraining, {"intervals": (10, 5)}, "increasing"),
         (pofx.ProgressiveDistillation, {"first": 6}, "power of two"),

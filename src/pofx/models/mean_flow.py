@@ -3,12 +3,20 @@ r"""Mean flow: the mean velocity between two times, learnt without a teacher fro
 .. math:: u(x_t, s, t) = \frac{1}{t - s} \int_s^t v(x_r, r)\, dr \quad\Rightarrow\quad
           u = v - (t - s) \Big( v \cdot \frac{\partial u}{\partial x} + \frac{\partial u}{\partial t} \Big)
 
-The right-hand side, with the velocity of the straight path between an event and noise in the place of v, is the target; the derivative
-along (v, 1) is one forward-mode product. For s = t it is flow matching.
+In the paper the right-hand side, with the velocity of the straight path between an event and noise in the place of v, is the target, and
+the derivative along (v, 1) is one forward-mode product. That target scatters with the events that a path may come from, and the derivative
+multiplies the scatter. Here the network learns the velocity first (s = t: flow matching), and then, with that velocity held fixed, the
+identity over a step of length h along the flow,
+
+.. math:: (t - s)\, u(x_t, s, t) = h\, \bar v + (t - h - s)\, \bar u(x_t - h \bar v, s, t - h) ,
+
+which becomes the derivative's for small h; :math:`\bar v` is the mean of the velocities at both ends of the step (Heun's method), and
+:math:`\bar u` a moving average of the weights. Its target does not scatter.
 """
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,19 +30,34 @@ from pofx.data.events import Events
 from pofx.models.base import Layout
 from pofx.models.field import count_estimate, count_updates, mean_event
 from pofx.models.flow_matching import FlowMatching
-from pofx.models.student import StudentBody, StudentFamily, draw_base, expand
+from pofx.models.student import OwnVelocity, StudentBody, StudentFamily, draw_base, expand, follow, keep_first
 from pofx.training.contract import Loss, Phase, Update
 from pofx.training.noise import Noise
 
 __all__ = ["MeanFlow"]
 
 
+class _Body(StudentBody):
+    """A student with its velocity as first learnt, ``first``, where it keeps one."""
+
+    def __init__(self, layout: Layout, family: MeanFlow) -> None:
+        super().__init__(layout, family.network, times=2, target=family.step is not None)
+        self.first = None if family.step is None else copy.deepcopy(self.network).requires_grad_(False)
+
+    def copy_network(self) -> None:
+        super().copy_network()
+        if self.first is not None:
+            self.first.load_state_dict(self.network.state_dict())
+
+
 @dataclass(frozen=True)
 class MeanFlow(StudentFamily):
-    r"""One step from noise to an event, trained from scratch.
+    r"""One step from noise to an event, trained from scratch, in two phases (``max_steps={"velocity": 2000, "mean-flow": 4000}``).
 
     Parameters
     ----------
+    step : h, at most t - s; None for the paper's way: its derivative, along the path, in one phase.
+    target_decay : of the moving average of the weights at the far end of a step.
     apart : share of events with s < t; the others learn the velocity itself.
     times : of the two that t and s are the larger and the smaller of: ``"uniform"``, or ``"logit-normal"`` with mean -0.4 and deviation 1,
         which is best for images in the paper, but hardly ever looks at the whole step from 1 to 0.
@@ -50,22 +73,29 @@ class MeanFlow(StudentFamily):
 
     name: ClassVar[str] = "mean-flow"
 
-    apart: float = 0.5
+    step: float | None = 1 / 16
+    target_decay: float = 0.95
+    apart: float = 0.75
     times: str = "uniform"
     power: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_between(self, 0.0, 1.0, "apart")
+        check_between(self, 0.0, 1.0, "apart", "target_decay")
+        if self.step is not None:
+            check_between(self, 1e-3, 1.0, "step")
         check_at_least(self, 0.0, "power")
         check_choice(self, "times", ("uniform", "logit-normal"))
 
     def build(self, layout: Layout) -> nn.Module:
-        return StudentBody(layout, self.network, times=2)
+        return _Body(layout, self)
 
     def phases(self, layout: Layout) -> tuple[Phase, ...]:
-        mean = Update("mean-velocity", self.loss, parameters=("network.*",))
-        return (Phase("mean-flow", (mean, *count_updates(layout)), estimate=count_estimate(layout), keep="last"),)
+        if self.step is None:
+            mean = Update("mean-velocity", self.loss, parameters=("network.*",))
+            return (Phase("mean-flow", (mean, *count_updates(layout)), estimate=count_estimate(layout), keep="last"),)
+        mean = Update("mean-velocity", self.loss, parameters=("network.*",), after=follow(self.target_decay))
+        return OwnVelocity(self).phase(layout), Phase("mean-flow", (mean,), estimate=keep_first, keep="last")
 
     def velocity(
         self, network: nn.Module, x: Tensor, t: Tensor, s: Tensor, context: Events | None, mask: Tensor | None
@@ -77,7 +107,12 @@ class MeanFlow(StudentFamily):
         """The squared difference of both sides of the identity, over a power of itself."""
         t, s = self.draw_times(noise)
         place, slope = FlowMatching.path(body, events.x, draw_base(body, events, noise), t)
-        target = self.target(body.network, place, slope, (t, s), events)
+        paper = self.step is None
+        target = (
+            self.target(body.network, place, slope, (t, s), events)
+            if paper
+            else self.stepped(body, place, (t, s), events)
+        )
         found = self.velocity(body.network, place, t, s, events.context, events.mask)
         squares = mean_event((found - target).square(), events.mask)
         return Loss(squares / (squares.detach() + 1e-3) ** self.power, logs={"squares": squares})
@@ -87,6 +122,19 @@ class MeanFlow(StudentFamily):
         both = noise.uniform("t", 2) if self.times == "uniform" else torch.sigmoid(noise.normal("t", 2) - 0.4)
         t, s = both.max(1).values, both.min(1).values
         return t, torch.where(noise.uniform("apart", 1)[:, 0] < self.apart, s, t)
+
+    def stepped(self, body: Any, x: Tensor, times: tuple[Tensor, Tensor], events: Events) -> Tensor:
+        """The mean velocity of a step along the velocity as first learnt, and of the rest by the slower weights."""
+        t, s = times
+        h = (t - s).clamp(max=self.step)
+        share = expand(torch.where(t > s, h / (t - s).clamp(min=1e-9), 1.0), x)
+        with torch.no_grad():
+            v = self.velocity(body.first, x, t, t, events.context, events.mask)
+            end = body.wrap(x - expand(h, x) * v)
+            v = 0.5 * (v + self.velocity(body.first, end, t - h, t - h, events.context, events.mask))
+            end = body.wrap(x - expand(h, x) * v)
+            rest = self.velocity(body.target, end, t - h, s, events.context, events.mask)
+        return share * v + (1.0 - share) * rest
 
     def target(
         self, network: nn.Module, x: Tensor, slope: Tensor, times: tuple[Tensor, Tensor], events: Events

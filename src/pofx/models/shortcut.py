@@ -4,7 +4,8 @@ r"""Shortcut models: the network is told how far the next step leads, and one lo
           + E\, \Big\| F_\theta(x_t, t, 2d) - \tfrac12 \big( F_{\bar\theta}(x_t, t, d) + F_{\bar\theta}(x_{t-d}, t - d, d) \big) \Big\|^2
 
 with x_{t-d} = x_t - d F(x_t, t, d) and d a power of two; the shortest step takes the velocity itself. One network, no teacher, and after
-training any number of steps that is a power of two.
+training any number of steps that is a power of two. Long steps of a velocity that is not learnt yet teach nothing, so that training
+begins with the velocity alone; the paper's single phase is ``warm_up=False``.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pofx.errors import ConfigError
 from pofx.models.base import Layout
 from pofx.models.field import count_estimate, count_updates, mean_event
 from pofx.models.flow_matching import FlowMatching
-from pofx.models.student import StudentBody, StudentFamily, choose, draw_base, expand, follow
+from pofx.models.student import OwnVelocity, StudentBody, StudentFamily, choose, draw_base, expand, follow, keep_first
 from pofx.training.contract import Loss, Phase, Update
 from pofx.training.noise import Noise
 
@@ -31,10 +32,11 @@ __all__ = ["Shortcut"]
 
 @dataclass(frozen=True)
 class Shortcut(StudentFamily):
-    """One model for 1, 2, 4, ... steps.
+    """One model for 1, 2, 4, ... steps, trained in two phases (``max_steps={"velocity": 2000, "shortcut": 4000}``).
 
     Parameters
     ----------
+    warm_up : learn the velocity first, in a phase of its own.
     finest : steps of the shortest kind, a power of two; ``steps`` is one as well, and no larger.
     consistent : share of events that learn from two shorter steps; the others learn the velocity.
     target_decay : of the moving average of the weights that takes the two short steps.
@@ -47,8 +49,9 @@ class Shortcut(StudentFamily):
 
     name: ClassVar[str] = "shortcut"
 
+    warm_up: bool = True
     finest: int = 128
-    consistent: float = 0.25
+    consistent: float = 0.75
     target_decay: float = 0.999
 
     def __post_init__(self) -> None:
@@ -70,6 +73,8 @@ class Shortcut(StudentFamily):
 
     def phases(self, layout: Layout) -> tuple[Phase, ...]:
         train = Update("shortcut", self.loss, parameters=("network.*",), after=follow(self.target_decay))
+        if self.warm_up:
+            return OwnVelocity(self).phase(layout), Phase("shortcut", (train,), estimate=keep_first, keep="last")
         return (Phase("shortcut", (train, *count_updates(layout)), estimate=count_estimate(layout), keep="last"),)
 
     def velocity(

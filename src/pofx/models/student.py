@@ -22,17 +22,27 @@ from pofx.config import check_at_least
 from pofx.data.events import Events
 from pofx.errors import CapabilityError, ConfigError
 from pofx.models.base import Capabilities, Family, Layout, NoiseShape
-from pofx.models.field import FieldBody, field_noise, network_shape, sum_event
+from pofx.models.field import (
+    FieldBody,
+    count_estimate,
+    count_updates,
+    field_noise,
+    mean_event,
+    network_shape,
+    sum_event,
+)
 from pofx.models.flow_matching import FlowMatching
 from pofx.models.ode import KINDS, OdeFamily, field_of
 from pofx.networks.base import NetworkConfig, default_network
 from pofx.solvers import Heun, Solver
+from pofx.training.contract import Loss, Phase, Source, Update
 from pofx.training.noise import Noise
 
 if TYPE_CHECKING:
     from pofx.models.model import Model
 
 __all__ = [
+    "OwnVelocity",
     "StudentBody",
     "StudentFamily",
     "TaughtFamily",
@@ -42,6 +52,7 @@ __all__ = [
     "expand",
     "follow",
     "huber",
+    "keep_first",
 ]
 
 
@@ -78,6 +89,11 @@ def follow(decay: float) -> Callable[[Any], None]:
             mean.lerp_(weight.detach(), 1.0 - now)
 
     return after
+
+
+def keep_first(body: Any, _source: Source, _training: Any) -> None:
+    """The target begins as what the phase before has learnt; a phase's ``estimate``."""
+    body.copy_network()
 
 
 def expand(t: Tensor, x: Tensor) -> Tensor:
@@ -161,6 +177,24 @@ class StudentFamily(Family):
             t, s = (x.new_full((len(x),), k / self.steps) for k in (before, after))
             x = self.jump(body, body.network, x, t, s, context, mask)
         return body.result(x, mask)
+
+
+@dataclass(frozen=True)
+class OwnVelocity:
+    """Flow matching of a student's own network, whose mean velocity from t to t is the velocity itself: what some begin with."""
+
+    student: StudentFamily
+
+    def phase(self, layout: Layout) -> Phase:
+        """A phase of its own, with the number of points of clouds."""
+        update = Update("velocity", self, parameters=("network.*",))
+        return Phase("velocity", (update, *count_updates(layout)), estimate=count_estimate(layout), keep="last")
+
+    def __call__(self, body: Any, events: Events, noise: Noise) -> Loss:
+        t = noise.uniform("t", 1)[:, 0]
+        place, slope = FlowMatching.path(body, events.x, draw_base(body, events, noise), t)
+        found = self.student.velocity(body.network, place, t, t, events.context, events.mask)
+        return Loss(mean_event((found - slope).square(), events.mask))
 
 
 class Teacher:
