@@ -60,8 +60,12 @@ ROUND = replace(
     CUBE, name="round", readouts=(Readout("cells", CUBE.readouts[0].edges, (6, 5), (160.0, 160.0), "cylindrical"),)
 )
 
+RINGS = replace(
+    ROUND, name="rings", readouts=(Readout("cells", CUBE.readouts[0].edges, (1, 5), (160.0, 160.0), "cylindrical"),)
+)
 
-@pytest.mark.parametrize("stack", [CUBE, ROUND], ids=["cartesian", "cylindrical"])
+
+@pytest.mark.parametrize("stack", [CUBE, ROUND, RINGS], ids=["cartesian", "cylindrical", "rings"])
 def test_cells_lie_where_they_should(stack: Calorimeter) -> None:
     """Muons through the centre of every cell, parallel to the axis, leave most of their energy there, layer by layer."""
     readout = stack.readouts[0]

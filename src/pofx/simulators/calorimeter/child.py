@@ -103,7 +103,10 @@ class Stack(g4.G4VUserDetectorConstruction):
         mother = area
         for solid, axis, count, width, offset in steps:
             inner = self.volume("cell", solid, material)
-            keep(g4.G4PVReplica("cell", inner, mother, axis, count, width, offset))
+            if count > 1:
+                keep(g4.G4PVReplica("cell", inner, mother, axis, count, width, offset))
+            else:  # Geant4 never leaves a single replica that goes all the way round
+                keep(g4.G4PVPlacement(None, g4.G4ThreeVector(), inner, "cell", mother, False, 0))
             mother = inner
         return area, mother
 
