@@ -69,8 +69,8 @@ RINGS = replace(
 def test_cells_lie_where_they_should(stack: Calorimeter) -> None:
     """Muons through the centre of every cell, parallel to the axis, leave most of their energy there, layer by layer."""
     readout = stack.readouts[0]
-    centres = readout.centres()
-    n = len(centres)
+    cells = np.resize(np.arange(len(readout.centres())), max(30, len(readout.centres())))
+    centres, n = readout.centres()[cells], len(cells)
     position = np.column_stack([centres, np.full(n, -1.0)])
     direction = np.tile([0.0, 0.0, 1.0], (n, 1))
     muons = Primaries(np.arange(n), np.full(n, "mu-"), np.full(n, 20.0), position, direction)
@@ -78,7 +78,7 @@ def test_cells_lie_where_they_should(stack: Calorimeter) -> None:
     energy = np.zeros((n, *readout.shape))
     np.add.at(energy.reshape(n, -1), (found.event, found.cell), found.energy)
     best = energy.reshape(n, 4, -1).argmax(2)
-    assert (best == np.arange(n)[:, None]).mean() > 0.97  # a knock-on electron may win
+    assert (best == cells[:, None]).mean() > 0.97  # a knock-on electron may win
     layers = 1e3 * energy.sum((2, 3))
     assert np.median(layers, axis=0) == pytest.approx(
         np.full(4, 4.6), rel=0.15
