@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from typer import Argument, Option
 
 from pofx.cli_support import check_new, splitted
+from pofx.errors import CapabilityError, DataError
+
+if TYPE_CHECKING:
+    from pofx.metrics.compare import Comparison
+    from pofx.report.html import Report
 
 __all__ = ["compare"]
 
@@ -34,7 +40,11 @@ def compare(  # noqa: PLR0913, PLR0917
     as_json: Annotated[bool, Option("--json", help="Print JSON.")] = False,
     force: Annotated[bool, Option("--force", help="Overwrite files that exist.")] = False,
 ) -> None:
-    """Compare two samples: distances and tests, each with its error, its floor (two samples of one law) and its p-value."""
+    """Compare two samples: distances and tests, each with its error, its floor (two samples of one law) and its p-value.
+
+    The first is the truth, or the reference. Columns are matched by name where both files have names. The report (--html) also shows
+    where the second has too many and too few events.
+    """
     from pofx.data.reading import read
     from pofx.metrics.compare import compare as compared
 
@@ -44,8 +54,30 @@ def compare(  # noqa: PLR0913, PLR0917
     found = compared(first, second, statistics=splitted(statistics), null=null, replicas=replicas, seed=seed)
     typer.echo(json.dumps(found.to_dict(), indent=1) if as_json else str(found))
     if html is not None:
-        from pofx.report.comparison import comparison_report
-
-        report = comparison_report(found, first, second, names=(str(a), str(b)))
-        report.reproduce(f"pofx compare {a} {b} --seed {seed} --replicas {replicas}", {"compare": seed}).write(html)
+        report = _report(found, (str(a), str(b)))
+        words = f"pofx compare {a} {b}" + _options(
+            statistics=statistics, columns=columns, key=key, weight=weight, null=null
+        )
+        report.reproduce(f"{words} --seed {seed} --replicas {replicas}", {"compare": seed}).write(html)
         typer.echo(f"report: {html}", err=True)
+
+
+def _report(found: Comparison, names: tuple[str, str]) -> Report:
+    """With where the samples differ, unless these are clouds or have negative weights."""
+    from pofx.metrics.weights import where
+    from pofx.report.comparison import comparison_report
+
+    try:
+        place = where(*found.sides, seed=found.seed)
+    except (CapabilityError, DataError) as error:
+        return comparison_report(found, names).section("Where is it wrong?").text(f"Not told: {error}.")
+    return comparison_report(found, names, place)
+
+
+def _options(**given: object) -> str:
+    """Those that were given, as words of the command line."""
+    found = ""
+    for name, value in given.items():
+        words = value if isinstance(value, list) else [value]
+        found += "".join(f" --{name} {shlex.quote(str(word))}" for word in words if word is not None and word != "auto")
+    return found

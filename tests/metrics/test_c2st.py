@@ -195,7 +195,7 @@ def test_a_public_name_and_a_text():
 def test_errors_are_typed():
     a, b = shifted(50, 50, 2, 0.0)
     cases = [
-        (ShapeError, r"equal columns; got shapes \(50, 2\) and \(50, 1\)", (a, b[:, :1]), {}),
+        (ShapeError, r"equal columns; a has 2 \(x0, x1\) and b has 1 \(x0\)", (a, b[:, :1]), {}),
         (ShapeError, r"weight_a: expected shape \(50,\)", (a, b), {"weight_a": np.ones(3)}),
         (ShapeError, r"b: expected shape \(n, d\); got \(5, 5, 2\)", (a, b.reshape(5, 5, 4)[..., :2]), {}),
         (NonFiniteError, "a: row 3, column 1 is nan", (np.where(np.arange(100).reshape(50, 2) == 7, np.nan, a), b), {}),

@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 from pofx.classifiers import Classifier, classifier
 from pofx.classifiers.base import Labelled, balanced_weights
 from pofx.classifiers.whitening import Whitening
-from pofx.errors import CapabilityError, ConfigError, DataError, ShapeError
-from pofx.metrics.samples import Side, side
+from pofx.errors import CapabilityError, ConfigError, DataError
+from pofx.metrics.samples import Side, both_sides, side
 from pofx.metrics.scores import Scores, Value, accuracy, area, effective, permutation_p_value, scored
 
 __all__ = ["C2ST", "Split", "c2st", "permutation_p_value"]
@@ -125,7 +125,7 @@ def c2st(  # noqa: PLR0913
 
     Raises
     ------
-    ShapeError, NonFiniteError, DataError : the samples have different columns, NaN, too few events.
+    ColumnError, ShapeError, NonFiniteError, DataError : the samples have different columns, NaN, too few events.
     ConfigError : an unknown judge, shares that add up to more than one.
     CapabilityError : a cloud of points beside other fields or a context, or with a judge that is not for clouds.
 
@@ -134,9 +134,7 @@ def c2st(  # noqa: PLR0913
     >>> found.accuracy > 0.8, found.p_value
     (True, 0.001)
     """
-    sides = side(a, weight_a, "a"), side(b, weight_b, "b")
-    if sides[0].x.ndim != sides[1].x.ndim or sides[0].x.shape[-1] != sides[1].x.shape[-1]:
-        raise ShapeError(f"expected two samples of equal columns; got shapes {sides[0].x.shape} and {sides[1].x.shape}")
+    sides = both_sides(side(a, weight_a, "a"), side(b, weight_b, "b"))
     if splits < 1:
         raise ConfigError(f"splits: expected at least 1; got {splits}")
     config = classifier(judge)

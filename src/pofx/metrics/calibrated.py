@@ -17,6 +17,8 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import log_expit
 
 from pofx.classifiers import Classifier, classifier
 from pofx.classifiers.base import Floats, Labelled, balanced_weights, labelled
@@ -25,7 +27,10 @@ from pofx.errors import ConfigError, DataError
 from pofx.metrics.scores import effective
 from pofx.metrics.two_sample import FEWEST, MeasureStatistic, Plan, Pooled, Prepared
 
-__all__ = ["CalibratedClassifier", "Calibration"]
+__all__ = ["CalibratedClassifier", "Calibration", "temperature"]
+
+COLDEST, HOTTEST = 0.2, 20.0
+"""Temperatures that are looked at."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +131,27 @@ class Calibration:
 
     def __call__(self, scores: Floats) -> Floats:
         return np.asarray(self._map.predict(np.asarray(scores, dtype=np.float64)), dtype=np.float64)
+
+
+def temperature(logit: Floats, events: Labelled) -> float:
+    """T with the smallest cross-entropy of :math:`\\sigma(\\mathrm{logit} / T)`, between 0.2 and 20.
+
+    >>> from scipy.special import expit
+    >>> x = np.linspace(-3, 3, 4001)
+    >>> chance = expit(x / 2.0)  # the truth has T = 2
+    >>> both = Labelled(x[:, None].repeat(2, 0), np.tile([True, False], 4001), np.stack([chance, 1 - chance], 1).ravel())
+    >>> round(temperature(x.repeat(2), both), 3)
+    2.0
+    """
+    sign = np.where(events.label, 1.0, -1.0)
+
+    def cross_entropy(log_t: float) -> float:
+        return -float(events.weight @ log_expit(sign * logit * np.exp(-log_t)))
+
+    found = minimize_scalar(
+        cross_entropy, bounds=(np.log(COLDEST), np.log(HOTTEST)), method="bounded", options={"xatol": 1e-5}
+    )
+    return float(np.exp(found.x))
 
 
 def _part(events: Pooled, rows: NDArray[np.intp]) -> Labelled:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from pofx.classifiers.base import as_rows
-from pofx.data.numbers import as_numpy
-from pofx.errors import ConfigError, ShapeError
+from pofx.errors import ConfigError
 from pofx.metrics.binned import SeparationPower
 from pofx.metrics.c2st import c2st
 from pofx.metrics.calibrated import CalibratedClassifier
@@ -16,7 +14,7 @@ from pofx.metrics.frechet import FrechetDistance
 from pofx.metrics.kernels import MMD, EnergyDistance, KernelPhysicsDistance
 from pofx.metrics.marginals import KolmogorovSmirnov, SlicedWasserstein, Wasserstein
 from pofx.metrics.neighbours import Memorisation, PrecisionRecall
-from pofx.metrics.samples import Side, column_names, feature_side, side
+from pofx.metrics.samples import Features, Side, both_sides, side_of_any
 from pofx.metrics.two_sample import Null, Plan, Statistic, TwoSample
 
 __all__ = ["STATISTICS", "Comparison", "compare"]
@@ -49,12 +47,14 @@ class Comparison:
     columns : names.
     events : of either side, before any sub-sample.
     seed : of everything random.
+    sides : both samples as they were compared, for figures; those of :func:`pofx.metrics.weights.where` too.
     """
 
     results: tuple[TwoSample, ...]
     columns: tuple[str, ...]
     events: tuple[int, int]
     seed: int
+    sides: tuple[Side, ...] = field(default=(), repr=False, compare=False)
 
     def __iter__(self) -> Iterator[TwoSample]:
         return iter(self.results)
@@ -107,7 +107,7 @@ def compare(  # noqa: PLR0913
     b: Any,
     *,
     statistics: Sequence[str | Statistic] | None = None,
-    features: Callable[[Any], Any] | None = None,
+    features: Features | None = None,
     training: Any = None,
     weight_a: Any = None,
     weight_b: Any = None,
@@ -120,17 +120,21 @@ def compare(  # noqa: PLR0913
     Parameters
     ----------
     a, b : truth (or reference) and generated: arrays ``(n, d)``, tensors, data frames, data sets or
-        :class:`~pofx.data.events.Events`; grids are taken as rows of cells.
+        :class:`~pofx.data.events.Events`; grids are taken as rows of cells. Where both have names of columns, columns are matched by
+        name, else by place.
     statistics : names out of :data:`STATISTICS` or ``"c2st"``, or configs such as ``MMD(kernel="polynomial")``; None for all of
-        :data:`STATISTICS`, and for clouds of points without ``features`` for ``"c2st"``.
-    features : from events (as they came; Events of a data set) to numbers ``(n, f)``, which are compared in their place.
+        :data:`STATISTICS` (``"prdc"`` counts events, and is left out if a weight is negative), and for clouds of points without
+        ``features`` for ``"c2st"``.
+    features : from events (as they came; Events of a data set) to what is compared in their place: numbers ``(n, f)``, a data frame,
+        or a mapping such as ``{"mass": ..., "multiplicity": ...}``, whose names are then those of the columns.
     training : events that the generator behind b learnt from, while a are held out: adds the memorisation test.
     weight_a, weight_b : ``(n,)`` and ``(m,)``, in place of those of a data set.
     null, replicas, seed : see :class:`~pofx.metrics.two_sample.Plan`.
 
     Raises
     ------
-    ShapeError, NonFiniteError, DataError : different columns, NaN, too few events, weights without a positive sum.
+    ColumnError, ShapeError : different columns, or different units of one.
+    NonFiniteError, DataError : NaN, too few events, weights without a positive sum.
     CapabilityError : clouds of points without ``features``.
     ConfigError : an unknown statistic or setting.
 
@@ -140,34 +144,29 @@ def compare(  # noqa: PLR0913
     >>> found["KS"].p_value, found.p_value
     (0.005, 0.01)
     """
-    plan = Plan(null, replicas, seed)
-    sides = _side(a, weight_a, "a", features), _side(b, weight_b, "b", features)
-    if sides[0].x.ndim != sides[1].x.ndim or sides[0].x.shape[-1] != sides[1].x.shape[-1]:
-        raise ShapeError(f"expected two samples of equal columns; got shapes {sides[0].x.shape} and {sides[1].x.shape}")
-    width = sides[0].x.shape[-1]
-    columns = column_names(a, width) if features is None else tuple(f"feature{i}" for i in range(width))
+    Plan(null, replicas, seed)  # settings are checked before data
+    sides = both_sides(side_of_any(a, weight_a, "a", features), side_of_any(b, weight_b, "b", features))
+    columns = tuple(column.name for column in sides[0].named)
     plan = Plan(null, replicas, seed, columns)
-    chosen = _chosen(statistics, clouds=sides[0].mask is not None)
+    chosen = _chosen(statistics, sides)
     if training is not None:
-        chosen.append(Memorisation(_side(training, None, "training", features).x))
+        chosen.append(
+            Memorisation(
+                both_sides(sides[0], side_of_any(training, None, "training", features), ("a", "training"))[1].x
+            )
+        )
     results: list[TwoSample] = []
     for one in chosen:
         results += [_c2st(sides, seed)] if isinstance(one, str) else one.measure(*sides, plan)
-    return Comparison(tuple(results), columns, (len(sides[0].x), len(sides[1].x)), seed)
+    return Comparison(tuple(results), columns, (len(sides[0].x), len(sides[1].x)), seed, sides)
 
 
-def _side(data: Any, weight: Any, name: str, features: Callable[[Any], Any] | None) -> Side:
-    if features is not None:
-        return feature_side(data, weight, name, features)
-    if getattr(data, "ndim", 0) > 2:
-        array = as_numpy(data)
-        data = as_rows(array.reshape(len(array), -1), name)
-    return side(data, weight, name)
-
-
-def _chosen(statistics: Sequence[str | Statistic] | None, clouds: bool) -> list[Any]:
+def _chosen(statistics: Sequence[str | Statistic] | None, sides: tuple[Side, Side]) -> list[Any]:
+    if statistics is None and sides[0].mask is not None:
+        return ["c2st"]
     if statistics is None:
-        return ["c2st"] if clouds else [kind() for kind in STATISTICS.values()]
+        signed = min(float(one.weight.min(initial=0.0)) for one in sides) < 0
+        return [kind() for name, kind in STATISTICS.items() if not (signed and name == PrecisionRecall.name)]
     if isinstance(statistics, (str, Statistic)):
         statistics = [statistics]
     found: list[Any] = []
@@ -184,13 +183,7 @@ def _chosen(statistics: Sequence[str | Statistic] | None, clouds: bool) -> list[
 
 
 def _c2st(sides: tuple[Side, Side], seed: int) -> TwoSample:
-    if sides[0].mask is not None:
-        from pofx.data.events import Events
-
-        a, b = (Events({"x": one.x}, masks={"x": one.mask}, weight=one.weight) for one in sides)
-        found = c2st(a, b, seed=seed)
-    else:
-        found = c2st(sides[0].x, sides[1].x, weight_a=sides[0].weight, weight_b=sides[1].weight, seed=seed)
+    found = c2st(*sides, seed=seed)
     return TwoSample(
         name=f"C2ST accuracy ({found.judge})",
         value=found.accuracy,

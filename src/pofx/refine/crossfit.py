@@ -14,21 +14,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 from scipy.special import log_expit, logsumexp
 
 from pofx.classifiers import Classifier, FittedClassifier
 from pofx.classifiers.base import Floats, Labelled
 from pofx.errors import DataError
-from pofx.metrics.calibrated import Calibration
+from pofx.metrics.calibrated import Calibration, temperature
 from pofx.training.noise import derive_seed
 
-__all__ = ["CALIBRATIONS", "CrossFit", "Member", "cross_fit", "temperature"]
+__all__ = ["CALIBRATIONS", "CrossFit", "Member", "cross_fit"]
 
 CALIBRATIONS = ("isotonic", "temperature", "none")
-
-COLDEST, HOTTEST = 0.2, 20.0
-"""Temperatures that are looked at."""
 
 Calibrated = Callable[[Floats], Floats]
 """Logits ``(n,)`` to calibrated logits ``(n,)``."""
@@ -96,27 +92,6 @@ def _member(
         t = temperature(scores, rest) if calibration == "temperature" else 1.0
         member = Member(fitted, lambda logit: logit / t, t)
     return member, member.calibrated(scores)
-
-
-def temperature(logit: Floats, events: Labelled) -> float:
-    """T with the smallest cross-entropy of :math:`\\sigma(\\mathrm{logit} / T)`, between 0.2 and 20.
-
-    >>> from scipy.special import expit
-    >>> x = np.linspace(-3, 3, 4001)
-    >>> chance = expit(x / 2.0)  # the truth has T = 2
-    >>> both = Labelled(x[:, None].repeat(2, 0), np.tile([True, False], 4001), np.stack([chance, 1 - chance], 1).ravel())
-    >>> round(temperature(x.repeat(2), both), 3)
-    2.0
-    """
-    sign = np.where(events.label, 1.0, -1.0)
-
-    def cross_entropy(log_t: float) -> float:
-        return -float(events.weight @ log_expit(sign * logit * np.exp(-log_t)))
-
-    found = minimize_scalar(
-        cross_entropy, bounds=(np.log(COLDEST), np.log(HOTTEST)), method="bounded", options={"xatol": 1e-5}
-    )
-    return float(np.exp(found.x))
 
 
 def _log_odds(chance: Floats) -> Floats:

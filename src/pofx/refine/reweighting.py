@@ -215,4 +215,4 @@ def _rows(x: Any, context: Any, weight: Any, name: str) -> Side:
     columns = [as_rows(as_numpy(part), f"context of {name}") for part in parts]
     if any(len(part) != len(found.x) for part in columns):
         raise ShapeError(f"context of {name}: expected {len(found.x)} rows; got {[len(part) for part in columns]}")
-    return found._replace(x=np.concatenate([found.x, *columns], axis=1))
+    return found._replace(x=np.concatenate([found.x, *columns], axis=1), columns=())

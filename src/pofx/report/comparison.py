@@ -10,10 +10,13 @@ from matplotlib.figure import Figure
 from pofx.errors import DataError
 from pofx.metrics.compare import Comparison
 from pofx.metrics.two_sample import TwoSample
+from pofx.metrics.weights import Where
 from pofx.report.html import Report
 from pofx.report.numbers import Value
 from pofx.report.spectra import spectra
 from pofx.report.style import COLOURS, escaped, new_figure, shortened, style
+from pofx.report.tables import Table
+from pofx.report.where import add_where
 
 __all__ = ["comparison_report", "pulls"]
 
@@ -21,19 +24,19 @@ MOST_COLUMNS = 12
 """Columns whose spectra are drawn: those of the smallest p-values."""
 
 
-def comparison_report(found: Comparison, a: Any, b: Any, names: tuple[str, str] = ("a", "b")) -> Report:
-    """A page about two samples, of which ``found`` is what :func:`pofx.compare` says.
+def comparison_report(found: Comparison, names: tuple[str, str] = ("a", "b"), where: Where | None = None) -> Report:
+    """A page about two samples.
 
     Parameters
     ----------
-    found : the comparison.
-    a, b : the samples, drawn where they are tables (arrays ``(n, d)`` or data sets).
-    names : of the samples.
+    found : what :func:`pofx.compare` says of them; of rows of numbers the spectra are drawn.
+    names : of the samples; the first is taken as the truth.
+    where : what :func:`pofx.metrics.weights.where` says of them (``where(*found.sides)``): adds where they differ.
 
     >>> from pofx.metrics.compare import compare
     >>> rng = np.random.default_rng(1)
-    >>> a, b = rng.normal(size=(100, 1)), rng.normal(size=(100, 1))
-    >>> "KS distance" in comparison_report(compare(a, b, statistics=["ks"]), a, b).html()
+    >>> found = compare(rng.normal(size=(100, 1)), rng.normal(size=(100, 1)), statistics=["ks"])
+    >>> "KS distance" in comparison_report(found).html()
     True
     """
     report = Report("Are they the same?", f"{names[0]} ({found.events[0]} events) and {names[1]} ({found.events[1]})")
@@ -41,12 +44,17 @@ def comparison_report(found: Comparison, a: Any, b: Any, names: tuple[str, str] 
     head = ("statistic", "value", "floor", "p-value", "events", "null", "note")
     caption = "Floor: mean and standard deviation between two samples of one law."
     report.section("Statistics").table(head, [_row(one) for one in found], caption)
-    report.figure("pulls", pulls(found), "Distance of every value from its floor, in the floor's standard deviations.")
+    if any(_has_floor(one) for one in found):
+        report.figure(
+            "pulls", pulls(found), "Distance of every value from its floor, in the floor's standard deviations."
+        )
     for one in found:
         if one.parts:
             rows = sorted(([p.name, p.value, p.p_value, p.global_p_value] for p in one.parts), key=lambda row: row[2:])
             report.section(f"Columns: {one.name}").table(("column", "value", "local p-value", "global p-value"), rows)
-    return _spectra(report, found, a, b)
+    if where is not None:
+        add_where(report, where)
+    return _spectra(report, found)
 
 
 def _finding(report: Report, found: Comparison) -> None:
@@ -68,6 +76,10 @@ def _row(one: TwoSample) -> list[Any]:
     return [one.name, Value(one.value, one.error), floor, one.p_value, events, one.null, one.note]
 
 
+def _has_floor(one: TwoSample) -> bool:
+    return one.floor is not None and bool(one.floor_error)
+
+
 def pulls(found: Comparison) -> Figure:
     """(value - floor) / floor's standard deviation of every statistic.
 
@@ -75,7 +87,7 @@ def pulls(found: Comparison) -> Figure:
     >>> len(pulls(Comparison((one,), ("x0",), (10, 10), 0)).axes)
     1
     """
-    known = [one for one in found if one.floor is not None and one.floor_error]
+    known = [one for one in found if _has_floor(one)]
     if not known:
         raise DataError("expected at least one statistic with a floor; got none")
     distance = np.array([(one.value - (one.floor or 0.0)) / (one.floor_error or 1.0) for one in known])
@@ -94,10 +106,16 @@ def pulls(found: Comparison) -> Figure:
         return figure
 
 
-def _spectra(report: Report, found: Comparison, a: Any, b: Any) -> Report:
-    if getattr(a, "ndim", 2) != 2:
+def _spectra(report: Report, found: Comparison) -> Report:
+    if not found.sides or found.sides[0].mask is not None:
         return report
-    columns = range(len(found.columns))
+    columns = found.sides[0].named
+    a, b = (Table(side.x, columns, side.weight) for side in found.sides)
     parts = next((one.parts for one in found if one.parts), ())
-    worst = sorted(columns, key=lambda j: parts[j].p_value if parts else 0.0)[:MOST_COLUMNS]
-    return report.section("Spectra").figure("spectra", spectra(a, b, columns=sorted(worst)), "Columns of both samples.")
+    worst = sorted(range(len(columns)), key=lambda j: parts[j].p_value if parts else 0.0)[:MOST_COLUMNS]
+    caption = "Columns of both samples" + (
+        f", the {MOST_COLUMNS} of the smallest p-values." if len(columns) > MOST_COLUMNS and parts else "."
+    )
+    return report.section("Spectra").figure(
+        "spectra", spectra(a, b, columns=sorted(worst), labels=("truth", "generated")), caption
+    )
