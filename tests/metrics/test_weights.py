@@ -116,3 +116,14 @@ def test_weights_are_the_ratio_of_densities_on_average() -> None:
     true = np.exp(0.5 * made.sum(1) - 0.25)
     parts = np.argsort(found).reshape(6, -1)
     assert true[parts].mean(1) == pytest.approx(found[parts].mean(1), rel=0.15)
+
+
+@pytest.mark.slow
+def test_pulls_of_noise_have_width_one() -> None:
+    pulls: list[float] = []
+    for seed in range(100, 180):
+        rng = np.random.default_rng(seed)
+        pulls += [
+            region.pull for region in where(rng.normal(size=(400, 3)), rng.normal(size=(600, 3)), seed=seed).regions
+        ]
+    assert abs(np.std(pulls) - 1.0) < 4 / (2 * len(pulls)) ** 0.5

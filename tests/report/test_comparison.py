@@ -87,7 +87,7 @@ def test_the_page_says_where(found: Comparison, place: Where) -> None:
     region = place.regions[0]
     for words in (
         "truth.h5 (2000 events)", "Most wrong where", "Where is it wrong?", "Tail of the weights: missing",
-        "Tail of the weights: too many", region.box, f"{region.pull:.1f}", "E [GeV]", "KS distance",
+        "Tail of the weights: too many", region.box, f"{region.pull:+.1f}", "E [GeV]", "KS distance",
     ):  # fmt: skip
         assert words in text
     assert {picture.name for picture in report.figures} == {

@@ -72,10 +72,7 @@ class Region:
     @property
     def box(self) -> str:
         """The limits in words."""
-        return (
-            " and ".join(f"{low:.4g} < {name} <= {high:.4g}" for name, (low, high) in self.limits.items())
-            or "everywhere"
-        )
+        return " and ".join(_interval(name, *ends) for name, ends in self.limits.items()) or "everywhere"
 
     def __str__(self) -> str:
         return f"{self.tail}: {self.box}: truth {self.truth}, generated {self.generated} ({self.pull:+.1f} sigma)"
@@ -235,6 +232,16 @@ def _regions(tail: Tail, events: Pooled, far: Floats, share: float, names: tuple
             limits = _limits(tree.tree_, int(leaf), names)
             made.append(Region(tail, limits, true, made_up, _share(balanced, both, extreme), *moments))
     return made
+
+
+def _interval(name: str, low: float, high: float) -> str:
+    """
+    >>> _interval("pt", 1.0, 2.0), _interval("pt", -math.inf, 2.0), _interval("pt", 1.0, math.inf)
+    ('1 < pt <= 2', 'pt <= 2', 'pt > 1')
+    """
+    if low == -math.inf:
+        return f"{name} <= {high:.4g}"
+    return f"{name} > {low:.4g}" if high == math.inf else f"{low:.4g} < {name} <= {high:.4g}"
 
 
 def _share(weight: Floats, inside: Marks, whole: Marks) -> Estimate:

@@ -96,7 +96,7 @@ def _tail(report: Report, found: Where, tail: Tail) -> None:
 
 
 def _row(region: Region) -> list[object]:
-    return [region.box, *(Value(*one) for one in (region.share, region.truth, region.generated)), round(region.pull, 1)]
+    return [region.box, *(Value(*one) for one in (region.share, region.truth, region.generated)), f"{region.pull:+.1f}"]
 
 
 def _place(region: Region, name: str) -> str:
