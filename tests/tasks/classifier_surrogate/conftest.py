@@ -15,6 +15,7 @@ from .jets import toy_jets
 @pytest.fixture(scope="session")
 def small() -> Surrogate:
     """Trained for a moment: what it says is roughly right."""
-    family = Variational(SplineFlow(layers=1, hidden=(16,), bins=4, experts=0), draws=6)
-    training = Training(max_epochs=None, max_steps=250, learning_rate=1e-2, batch_size=256, seed=1, progress=False)
+    flow = SplineFlow(layers=1, hidden=(16,), bins=4, residual=False, gated=False, experts=0)
+    family = Variational(flow, draws=6)
+    training = Training(max_epochs=None, max_steps=250, learning_rate=2e-2, batch_size=256, seed=1, progress=False)
     return fit_tagged(toy_jets(3000, 1), family=family, training=training)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy import special
 
+from pofx.classifiers.polynomial import PolynomialClassifier
 from pofx.errors import ColumnError, DataError
 from pofx.metrics.calibration import pit
 from pofx.metrics.scores import area, scored
-from pofx.models.flows import SplineFlow
 from pofx.tasks.classifier_surrogate.data import Tagged
 from pofx.tasks.classifier_surrogate.metrics import (
     density_pulls,
@@ -21,34 +21,36 @@ from pofx.tasks.classifier_surrogate.metrics import (
     separation,
     told_apart,
 )
-from pofx.tasks.classifier_surrogate.surrogate import Surrogate, fit_tagged
-from pofx.training.settings import Training
+from pofx.tasks.classifier_surrogate.surrogate import Surrogate, bayesian_family, default_training, fit_tagged
 from pofx.uncertainty.band import Band
-from pofx.uncertainty.variational import Variational
 
 from .jets import Truth, toy_jets
 
 
-class Wide(Truth):
-    """The truth with its logits moved by 0.4."""
+class Shifted(Truth):
+    """The truth with its logits moved."""
+
+    def __init__(self, by: float) -> None:
+        super().__init__()
+        self.by = by
 
     def sample(self, features, *, seed):
-        return special.expit(special.logit(super().sample(features, seed=seed)) + 0.4)
+        return special.expit(special.logit(super().sample(features, seed=seed)) + self.by)
 
     def cdf(self, features, scores):
-        return super().cdf(features, special.expit(special.logit(scores) - 0.4))
+        return super().cdf(features, special.expit(special.logit(scores) - self.by))
 
 
 def test_the_truth_passes_and_a_shift_does_not() -> None:
-    jets = toy_jets(4000, 11)
-    found = judge(Truth(), jets, seed=1, classifier="trees")
+    jets = toy_jets(1500, 11)
+    found = judge(Truth(), jets, seed=1, classifier=PolynomialClassifier())
     assert found.c2st.p_value > 0.01
     assert found.calibration.p_value > 0.01
     assert found.separation is not None
     assert abs(found.separation.difference.value) < 4 * found.separation.difference.error
-    wrong = pit(Wide().cdf(jets.features, jets.scores))
+    wrong = pit(Shifted(0.4).cdf(jets.features, jets.scores))
     assert wrong.diagnosis().startswith("biased high")
-    assert told_apart(Wide(), jets, classifier="trees", splits=1).p_value < 0.01
+    assert told_apart(Shifted(1.5), jets, classifier=PolynomialClassifier(), splits=1).p_value < 0.01
 
 
 def test_calibration_of_the_truth_over_seeds() -> None:
@@ -89,7 +91,7 @@ def test_growth_of_known_bands() -> None:
 
 def test_small_surrogate_is_judged(small: Surrogate) -> None:
     jets = toy_jets(600, 12)
-    found = judge(small, jets, seed=1, classifier="trees")
+    found = judge(small, jets, seed=1, classifier=PolynomialClassifier())
     exact = -Truth().log_prob(jets.features, jets.scores).mean()
     assert found.nll.value - exact < 0.1
     assert found.separation is not None
@@ -118,8 +120,8 @@ def test_refusals(small: Surrogate) -> None:
 @pytest.mark.filterwarnings("ignore::pofx.errors.RangeWarning")
 def test_the_band_grows() -> None:
     """With an eighth of the jets, and beyond the momenta that were trained with."""
-    family = Variational(SplineFlow(layers=1, hidden=(32, 32), bins=6, bound=4.0), draws=20)
-    training = Training(max_epochs=None, max_steps=1200, learning_rate=5e-3, batch_size=512, seed=1, progress=False)
+    family = bayesian_family(draws=20)
+    training = default_training(800, seed=1).replace(progress=False)
     jets, asked = toy_jets(8000, 21), toy_jets(400, 22).features
     many, few = (fit_tagged(part, family=family, training=training) for part in (jets, jets.take(np.arange(1000))))
     inside = many.median_band(asked)

@@ -15,7 +15,7 @@ from pofx.tasks.classifier_surrogate.surrogate import Surrogate
 
 from .jets import toy_jets
 
-TINY = Scale(jets=1500, steps=60, draws=4)
+TINY = Scale(jets=1500, steps=40, draws=4, quick=True)
 
 
 @pytest.fixture(autouse=True)
@@ -64,6 +64,7 @@ def test_file_of_a_user(table_of_jets: Path, tmp_path: Path, capsys: pytest.Capt
     assert "has files already" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_toy(tmp_path: Path) -> None:
     table = run(tmp_path / "out", scale="smoke", seed=2)
     assert table["truth_nll"] is not None

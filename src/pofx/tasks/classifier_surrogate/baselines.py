@@ -23,6 +23,12 @@ __all__ = ["BinnedTagger", "gaussian_logit"]
 
 CELLS = 25
 """Of the score, with equally many training jets in each, out of which the density in a bin is made."""
+JETS = 100
+"""In a bin, if nobody says how many bins there are."""
+FEW = 4
+"""Values of a feature that has a bin for each of them, however many bins others have."""
+LEVELS = 3
+"""All features; those with few values; none."""
 
 
 def gaussian_logit(data: Tagged) -> Surrogate:
@@ -31,7 +37,7 @@ def gaussian_logit(data: Tagged) -> Surrogate:
     >>> rng = np.random.default_rng(1)
     >>> c = rng.normal(size=(2000, 1))
     >>> jets = Tagged.of(c, special.expit(c[:, 0] + 0.5 * rng.normal(size=2000)))
-    >>> abs(gaussian_logit(jets).cdf([[1.0]], special.expit(1.5))[0] - special.ndtr(1.0)) < 0.03
+    >>> bool(abs(gaussian_logit(jets).cdf([[1.0]], special.expit(1.5))[0] - special.ndtr(1.0)) < 0.03)
     True
     """
     from pofx.models.gaussian import Gaussian
@@ -41,9 +47,10 @@ def gaussian_logit(data: Tagged) -> Surrogate:
 
 @dataclass(frozen=True)
 class Bins:
-    """Edges of one feature's bins, ``(b - 1,)`` between b bins."""
+    """Edges of one feature's bins, ``(b - 1,)`` between b bins; ``few`` where each of its values has a bin of its own."""
 
     edges: Floats
+    few: bool
 
     def of(self, values: Floats) -> NDArray[np.intp]:
         """The bin of each value; those beyond the outermost edges are in the outermost bins."""
@@ -56,58 +63,74 @@ class Bins:
 def _binned(values: Floats, count: int) -> Bins:
     """Between the values where there are few of them, else with equally many jets in each."""
     unique = np.unique(values)
-    if len(unique) <= count:
-        return Bins(0.5 * (unique[1:] + unique[:-1]))
-    return Bins(np.unique(np.quantile(values, np.arange(1, count) / count)))
+    if len(unique) <= max(count, FEW):
+        return Bins(0.5 * (unique[1:] + unique[:-1]), few=True)
+    return Bins(np.unique(np.quantile(values, np.arange(1, count) / count)), few=False)
+
+
+def _count(data: Tagged) -> int:
+    """Bins per feature with about :data:`JETS` jets in each of all."""
+    values = [len(np.unique(column)) for column in data.features.T]
+    cells = len(data) / JETS / np.prod([v for v in values if v <= FEW])
+    return int(np.clip(cells ** (1 / max(sum(v > FEW for v in values), 1)), 1, 10))
+
+
+def _together(parts: Sequence[tuple[Bins, NDArray[np.intp]]]) -> NDArray[np.intp]:
+    """One number for the bins of several features."""
+    found = np.zeros(len(parts[0][1]), dtype=np.intp)
+    for part, place in parts:
+        found = found * len(part) + place
+    return found
 
 
 class BinnedTagger:
     """The scores of the training jets in bins of all features together.
 
-    Bins with fewer than ``least`` jets take the scores of all jets: :attr:`lonely` is how many there are.
+    A bin with fewer than ``least`` jets takes those of all jets with the same values of the features that have few values (flavour, say);
+    if they are still too few, those of all jets. :attr:`lonely` is how many bins do.
 
     Parameters
     ----------
-    bins : per feature that has more than so many values.
+    bins : per feature that has more than so many values; None takes as many as leave about 100 jets per bin, at most 10.
     least : jets in a bin.
 
     >>> rng = np.random.default_rng(1)
     >>> pt = rng.uniform(0, 1, (4000, 1))
     >>> table = BinnedTagger(Tagged.of(pt, np.clip(pt[:, 0] * rng.uniform(0, 1, 4000), 1e-9, 1)), bins=4)
     >>> (table.efficiency([[0.5], [0.9]], 0.4)[0].round(1)).tolist()
-    [0.1, 0.5]
+    [0.4, 0.6]
     """
 
-    def __init__(self, data: Tagged, bins: int = 5, least: int = 20) -> None:
-        self.bins, self.least, self.names, self.score = bins, least, data.names, data.score
+    def __init__(self, data: Tagged, bins: int | None = None, least: int = 20) -> None:
+        self.bins, self.least, self.names, self.score = bins or _count(data), least, data.names, data.score
         check_at_least(self, 1, "bins", "least")
-        self._bins: Sequence[Bins] = [_binned(column, bins) for column in data.features.T]
-        cell, total = self._cell(data.features), int(np.prod([len(b) for b in self._bins]))
-        weight = np.ones(len(data)) if data.weight is None else data.weight
+        self._bins: Sequence[Bins] = [_binned(column, self.bins) for column in data.features.T]
         order = np.argsort(data.scores, kind="stable")
-        alone = np.bincount(cell, minlength=total) < least
-        self.lonely = int(alone.sum())
-        self._place = np.where(alone, total, np.arange(total))
-        self._held: dict[int, tuple[Floats, Floats]] = {total: (data.scores[order], weight[order])}
-        for k in np.unique(cell[~alone[cell]]).tolist():
-            rows = order[cell[order] == k]
-            self._held[k] = data.scores[rows], weight[rows]
+        weight = np.ones(len(data)) if data.weight is None else data.weight
+        self._held: dict[tuple[int, int], tuple[Floats, Floats]] = {}
+        for level, keys in enumerate(self._keys(data.features)):
+            found, counts = np.unique(keys, return_counts=True)
+            for k in found[counts >= least].tolist() if level < LEVELS - 1 else [0]:
+                rows = order[keys[order] == k]
+                self._held[level, k] = data.scores[rows], weight[rows]
+        total = int(np.prod([len(part) for part in self._bins]))
+        self.lonely = total - sum(level == 0 for level, _ in self._held)
         inner = np.quantile(special.logit(data.scores), np.arange(1, CELLS) / CELLS)
-        low, high = data.scores.min(), data.scores.max()
-        self._cells = np.r_[
-            low - 0.5 * min(low, 1e-9), special.expit(np.unique(inner)), high + 0.5 * min(1 - high, 1e-9)
-        ]
+        self._cells = np.r_[0.0, special.expit(np.unique(inner)), 1.0]
 
-    def _cell(self, rows: Floats) -> NDArray[np.intp]:
-        found = np.zeros(len(rows), dtype=np.intp)
-        for part, column in zip(self._bins, rows.T, strict=True):
-            found = found * len(part) + part.of(column)
-        return found
+    def _keys(self, rows: Floats) -> list[NDArray[np.intp]]:
+        """The bin of each row ``(n,)``, the bin of its features with few values alone, and zero."""
+        parts = [(part, part.of(column)) for part, column in zip(self._bins, rows.T, strict=True)]
+        few = [p for p in parts if p[0].few]
+        whole = np.zeros(len(rows), np.intp)
+        return [_together(parts), _together(few) if few else whole, whole]
 
     def _groups(self, rows: Floats) -> list[tuple[NDArray[np.intp], Floats, Floats]]:
         """For each set of training jets that is asked for: the rows that ask, its scores in ascending order, their weights."""
-        place = self._place[self._cell(rows)]
-        return [(np.flatnonzero(place == k), *self._held[k]) for k in np.unique(place).tolist()]
+        asking: dict[tuple[int, int], list[int]] = {}
+        for row, keys in enumerate(zip(*(k.tolist() for k in self._keys(rows)), strict=True)):
+            asking.setdefault(next(key for key in enumerate(keys) if key in self._held), []).append(row)
+        return [(np.array(who), *self._held[key]) for key, who in asking.items()]
 
     def sample(self, features: Any, *, seed: int) -> Floats:
         """Scores ``(m,)`` of training jets in the same bin."""
@@ -129,11 +152,11 @@ class BinnedTagger:
         return found
 
     def log_prob(self, features: Any, scores: ArrayLike) -> Floats:
-        """log of a histogram's density in :data:`CELLS` cells of the score, one jet spread over all of them; ``-inf`` outside."""
+        """log of a histogram's density in :data:`CELLS` cells of the score, one jet spread over all of them; ``-inf`` outside (0, 1)."""
         rows = feature_rows(features, self.names)
         given, found = np.broadcast_to(np.asarray(scores, np.float64), (len(rows),)), np.full(len(rows), -np.inf)
         width = np.diff(self._cells)
-        inside = (given >= self._cells[0]) & (given < self._cells[-1])
+        inside = (given > 0) & (given < 1)
         place = np.clip(np.searchsorted(self._cells, given, side="right") - 1, 0, len(width) - 1)
         for asking, known, weight in self._groups(rows):
             counts = np.histogram(known, self._cells, weights=weight)[0] + weight.mean() / len(width)

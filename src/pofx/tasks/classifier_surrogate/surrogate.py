@@ -45,12 +45,15 @@ PLACES = 1000
 
 
 def bayesian_family(name: str = "spline-flow", draws: int = 30) -> Family:
-    """A small network with variational weights.
+    """A small network with variational weights; all settings of the flow and of the network are kept small on purpose.
+
+    Independent normal weights cost a likelihood what they do not know: a network with many more weights than the data can tell about is
+    pulled to the prior, and fits worse than one with few.
 
     Parameters
     ----------
-    name : ``"spline-flow"``, whose loss is a likelihood, so that its band is a posterior; or ``"flow-matching"`` (arXiv:2402.15558), whose
-        band is that of a Gibbs posterior.
+    name : ``"spline-flow"``, whose loss is a likelihood, so that its band is a posterior; or ``"flow-matching"`` with three layers of 64
+        (arXiv:2402.15558), whose band is that of a Gibbs posterior.
     """
     from pofx.models.flow_matching import FlowMatching
     from pofx.models.flows import SplineFlow
@@ -59,15 +62,18 @@ def bayesian_family(name: str = "spline-flow", draws: int = 30) -> Family:
 
     if name not in FAMILIES:
         raise ConfigError(f"expected a family out of {', '.join(FAMILIES)}; got {name!r}")
-    flow = SplineFlow(layers=1, hidden=(32, 32), bins=6, bound=4.0)
-    return Variational(flow if name == FAMILIES[0] else FlowMatching(network=ResidualMLP(width=64)), draws=draws)
+    if name == "flow-matching":
+        return Variational(FlowMatching(network=ResidualMLP(width=64)), draws=draws)
+    flow = SplineFlow(layers=1, hidden=(32,), bins=5, bound=4.0, residual=False, gated=False, experts=0)
+    return Variational(flow, draws=draws)
 
 
-def default_training(steps: int = 4000, seed: int = 0) -> Training:
-    """What goes with it."""
+def default_training(steps: int = 2000, seed: int = 0, name: str = "spline-flow") -> Training:
+    """What goes with :func:`bayesian_family`."""
     from pofx.training.settings import Training
 
-    return Training(max_epochs=None, max_steps=steps, learning_rate=5e-3, batch_size=512, seed=seed)
+    rate = 2e-2 if name == "spline-flow" else 3e-3
+    return Training(max_epochs=None, max_steps=steps, learning_rate=rate, batch_size=512, seed=seed)
 
 
 def fit_surrogate(
@@ -89,8 +95,9 @@ def fit_surrogate(
     scores : ``(n,)`` in (0, 1).
     names : of the features. A :class:`~pofx.data.spec.Column` with a range or a period says how the feature enters: an angle, the
         logarithm of what is positive.
-    family : :func:`bayesian_family`, or any flow or flow matching, best inside a wrapper of :mod:`pofx.uncertainty`:
+    family : None for :func:`bayesian_family`; or any flow or flow matching, best inside a wrapper of :mod:`pofx.uncertainty`:
         ``Variational(FlowMatching())`` is that of the paper. Without a wrapper there is one draw, and no band.
+    training : None for :func:`default_training`, or for that of any fit where a family is given.
     saturated : what to do about scores of exactly 0 or 1 (:mod:`pofx.tasks.classifier_surrogate.data`).
 
     Raises
@@ -113,7 +120,8 @@ def fit_surrogate(
 
 def fit_tagged(data: Tagged, *, family: Family | None = None, training: Training | None = None) -> Surrogate:
     """:func:`fit_surrogate` of :class:`~pofx.tasks.classifier_surrogate.data.Tagged` jets."""
-    chosen, plan, jets = family or bayesian_family(), training or default_training(), data.dataset()
+    chosen, jets = family or bayesian_family(), data.dataset()
+    plan = training or (default_training() if family is None else None)
     if not _has_distribution(chosen, jets):
         raise CapabilityError(
             f"a surrogate needs the distribution function of the score, which {type(chosen).__name__} does not have; "
@@ -245,9 +253,13 @@ class Surrogate:
         return np.asarray(np.quantile(np.concatenate(found, 1), wanted, axis=1, method="hazen").T)
 
     def median_band(self, features: Any) -> Band:
-        """P(score < s | features) of every draw at the median s of all, ``(K, m)``: about one half, and its error has no units."""
-        rows = self._rows(features)
-        return Band(np.asarray(special.ndtr(self._normal(rows, self.quantiles(rows, [0.5])[:, 0]))))
+        """P(score < s | features) of every draw, ``(K, m)``, at the median s of the draws' medians.
+
+        It is about one half, and its error has no units, so that it may be compared between jets.
+        """
+        rows = self._warned(self._rows(features))
+        medians = [self._inverse(k, np.zeros(1), rows) for k in range(len(self.members))]
+        return Band(np.asarray(special.ndtr(self._normal(rows, np.median(medians, axis=0)[:, 0]))))
 
     def spread(self, features: Any) -> Floats:
         """How unsure the surrogate is of a jet, ``(m,)``: standard deviation of :meth:`median_band`, from 0 to about 0.5."""
