@@ -181,8 +181,18 @@ SETTINGS: dict[str, Setting] = {
         bar="student",
         changes=FIELDS,
     ),
-    "mean-flow": Setting(pofx.MeanFlow(network=NETWORK, steps=2), steps(2000), bar="student", changes=FIELDS),
-    "shortcut": Setting(pofx.Shortcut(network=NETWORK, finest=32, steps=2), steps(2500), bar="student", changes=FIELDS),
+    "mean-flow": Setting(
+        pofx.MeanFlow(network=NETWORK, steps=2, step=1 / 8, target_decay=0.9),
+        steps(2000).replace(max_steps={"velocity": 2500, "mean-flow": 4500}),
+        bar="student",
+        changes=FIELDS,
+    ),
+    "shortcut": Setting(
+        pofx.Shortcut(network=NETWORK, finest=16, steps=2),
+        steps(2000).replace(max_steps={"velocity": 2500, "shortcut": 6500}),
+        bar="student",
+        changes=FIELDS,
+    ),
     "vae": Setting(pofx.VAE(warm_up=300, **CODER), steps(1800), changes=CODERS),
     "hierarchical-vae": Setting(pofx.HierarchicalVAE(levels=2, warm_up=400, **CODER), steps(1500), changes=CODERS),
     "probabilistic-autoencoder": Setting(

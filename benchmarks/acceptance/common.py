@@ -20,8 +20,17 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 RESULTS = HERE / "results"
 REQUIRED = {"measure", "value", "error", "bar", "passed"}
-PARTS = {"06": ("data", "simulators")}
-"""Packages of the library that the scripts of an issue measure, where it is not all of it."""
+TESTS = ("metrics", "classifiers")
+PARTS = {
+    "05_null": TESTS,
+    "05_power": TESTS,
+    "05_speed": TESTS,
+    "05_calibration": ("metrics",),
+    "05_mcmc": ("uncertainty",),
+    "05_surrogate": ("tasks/classifier_surrogate", "uncertainty"),
+    "06": ("data", "simulators"),
+}
+"""Packages of the library that a script measures (by the beginning of its name), where it is not all of it."""
 
 Row = dict[str, Any]
 _START = time.monotonic()
@@ -87,13 +96,15 @@ def provenance(name: str) -> dict[str, Any]:
 def source_digest(name: str) -> str:
     """One hash for what is measured of the library, and the script: a result with another one was measured on another source."""
     digest = hashlib.sha256()
-    measured = sorted(
-        path for part in PARTS.get(name[:2], ("",)) for path in (ROOT / "src" / "pofx" / part).rglob("*.py")
-    )
+    measured = sorted(path for part in _parts(name) for path in (ROOT / "src" / "pofx" / part).rglob("*.py"))
     for path in [*measured, HERE / f"{name}.py"]:
         if path.exists():
             digest.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    return next((parts for begin, parts in PARTS.items() if name.startswith(begin)), ("",))
 
 
 def _check(name: str, row: Row) -> None:

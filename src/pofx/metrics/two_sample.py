@@ -14,9 +14,10 @@ one. A statistic T(P, Q) is computed once for the data, and then for replicas:
   large samples, and for weights of either sign.
 
 The replicas' mean and standard deviation are the *floor*; the share of replicas that are as extreme as the data, :math:`(1 + k)/(1 + N)`,
-is the p-value. The *error* is the scatter of T(P + dP, Q + dQ) with the same dP, dQ. Statistics that are quadratic in P - Q have
-no linear term under the null; there the data's own fluctuation doubles as a signal, and that is taken out: with variances S of this
-scatter and N of the null, the error is the root of max(S - 2 N, N).
+is the p-value; data and replicas with one value are put in order at random (of a seed), so that p-values of a statistic with few
+values are uniform as well. The *error* is the scatter of T(P + dP, Q + dQ) with the same dP, dQ. Statistics that are quadratic in
+P - Q have no linear term under the null; there the data's own fluctuation doubles as a signal, and that is taken out: with variances S
+of this scatter and N of the null, the error is the root of max(S - 2 N, N).
 """
 
 from __future__ import annotations
@@ -278,7 +279,8 @@ def judged(ready: Prepared, plan: Plan, label: str) -> tuple[TwoSample, ...]:
     null = plan.null if plan.null != "auto" else "permutation" if ready.pooled.equal else "bootstrap"
     found, replicas, about = _all_values(ready, plan, null == "permutation", label)
     errors = _errors(ready, about, replicas) if ready.errors is None else ready.errors
-    parts = () if ready.summary == "each" else _parts(found[0], replicas, plan)
+    rank = float(plan.rng("ties", label).random())
+    parts = () if ready.summary == "each" else _parts(found[0], replicas, plan, rank)
     value, under_null = ready.summarise(found)[0], ready.summarise(replicas)
     offset = np.broadcast_to(ready.offset, value.shape)
     tails = ready.tails * (len(value) // len(ready.tails))
@@ -289,7 +291,7 @@ def judged(ready: Prepared, plan: Plan, label: str) -> tuple[TwoSample, ...]:
             error=float(errors[i]),
             floor=float(under_null[:, i].mean() - offset[i]),
             floor_error=float(under_null[:, i].std(ddof=1)),
-            p_value=_p_value(value[i], under_null[:, i], tails[i]),
+            p_value=_p_value(value[i], under_null[:, i], tails[i], rank),
             events=ready.pooled.events,
             null=null,
             note=ready.note,
@@ -362,18 +364,21 @@ def _errors(ready: Prepared, about: Floats, null: Floats) -> Floats:
     return np.asarray(np.sqrt(np.maximum(scatter - 2.0 * noise, noise) if ready.quadratic else scatter))
 
 
-def _p_value(value: float, null: Floats, tail: Tail) -> float:
-    """(1 + k) / (1 + N)."""
+def _p_value(value: float, null: Floats, tail: Tail, rank: float) -> float:
+    """(1 + k) / (1 + N); of the replicas that tie with the data, the share ``rank`` counts as more extreme."""
     if tail == "both":
-        return min(1.0, 2.0 * min(_p_value(value, null, "upper"), _p_value(value, null, "lower")))
+        upper, lower = _p_value(value, null, "upper", rank), _p_value(value, null, "lower", 1.0 - rank)
+        return min(1.0, 2.0 * min(upper, lower))
     slack = 1e-9 * abs(value)  # sums in another order
-    extreme = null >= value - slack if tail == "upper" else null <= value + slack
-    return float((1 + extreme.sum()) / (1 + len(null)))
+    ties = np.abs(null - value) <= slack
+    beyond = (null > value if tail == "upper" else null < value) & ~ties
+    extreme = int(beyond.sum()) + min(int(rank * (ties.sum() + 1)), int(ties.sum()))
+    return (1 + extreme) / (1 + len(null))
 
 
-def _parts(found: Floats, null: Floats, plan: Plan) -> tuple[Part, ...]:
+def _parts(found: Floats, null: Floats, plan: Plan, rank: float) -> tuple[Part, ...]:
     largest = null.max(1)
     return tuple(
-        Part(plan.name_of(j), float(value), _p_value(value, null[:, j], "upper"), _p_value(value, largest, "upper"))
+        Part(plan.name_of(j), float(value), *(_p_value(value, one, "upper", rank) for one in (null[:, j], largest)))
         for j, value in enumerate(found)
     )
