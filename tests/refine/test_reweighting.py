@@ -6,7 +6,7 @@ from scipy import stats
 
 import pofx
 from pofx.classifiers.polynomial import PolynomialClassifier
-from pofx.errors import ConfigError, DataError, ShapeError
+from pofx.errors import ColumnError, ConfigError, DataError, ShapeError
 from pofx.refine.reweighting import Reweighting, reweight
 
 SETTINGS = Reweighting(PolynomialClassifier(directions=0, penalty=1.0), folds=2)
@@ -93,3 +93,21 @@ def test_mistakes_are_named() -> None:
         reweight(q, p, p[:3], p)
     with pytest.raises(ConfigError, match="calibration"):
         Reweighting(calibration="platt")
+
+
+def test_columns_are_matched_by_name() -> None:
+    rng = np.random.default_rng(9)
+    made, truth = ({"p": rng.normal(shift, 1.0, 400), "q": rng.normal(5.0, 2.0, 400)} for shift in (0.0, 1.0))
+    turned = pofx.Dataset.from_arrays({name: truth[name] for name in ("q", "p")})
+    settings = Reweighting("trees", folds=2)
+    one = reweight(made, truth, settings=settings, seed=1)
+    two = reweight(made, turned, settings=settings, seed=1)
+    new = {"p": np.array([0.0, 1.0]), "q": np.array([5.0, 5.0])}
+    assert [column.name for column in two.columns] == ["q", "p"]
+    for found in (one, two):
+        assert found.weights(new)[0] < found.weights(new)[1]
+        assert found.weights({"q": new["q"], "p": new["p"]}).tolist() == found.weights(new).tolist()
+    with pytest.raises(ColumnError, match="only truth has r and only generated has q"):
+        reweight(made, {"p": truth["p"], "r": truth["q"]}, settings=settings)
+    with pytest.raises(ColumnError, match="only x has r"):
+        one.weights({"p": new["p"], "r": new["q"]})

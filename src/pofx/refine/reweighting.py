@@ -23,8 +23,9 @@ from pofx.classifiers import Classifier, classifier
 from pofx.classifiers.base import Floats, Labelled, as_rows, balanced_weights
 from pofx.config import check_at_least, check_choice
 from pofx.data.numbers import as_numpy
+from pofx.data.spec import Column
 from pofx.errors import ConfigError, ShapeError
-from pofx.metrics.samples import Side, side
+from pofx.metrics.samples import Side, both_sides, side
 from pofx.refine.crossfit import CALIBRATIONS, CrossFit, cross_fit
 from pofx.refine.weights import EffectiveSize, Unweighted, effective_size, maximum_weight, unweight
 from pofx.training.noise import Noise, derive_seed
@@ -73,6 +74,7 @@ class Reweighter:
     weight : of the generated events that took part in training, ``(n,)``, each by the classifier that has not seen it, times the
         weight it had before.
     clipped : share of the total weight that clipping has taken from them.
+    columns : of an event (and its own context); none where they have no names, or where contexts came beside the events.
     """
 
     fitted: CrossFit
@@ -81,6 +83,7 @@ class Reweighter:
     log_scale: float
     weight: Floats
     clipped: float
+    columns: tuple[Column, ...] = ()
 
     @property
     def ess(self) -> EffectiveSize:
@@ -95,7 +98,10 @@ class Reweighter:
         x : ``(n, d)``, data frame, data set or :class:`~pofx.data.events.Events` with the columns that were trained on.
         context : ``(n, c)``, if there was one.
         """
-        rows = as_rows(_rows(x, context, None, "x").x, "x", self.width)
+        found = _rows(x, context, None, "x")
+        rows = as_rows(found.x, "x", self.width)
+        trained = Side(rows[:0], found.weight[:0], None, self.columns)
+        rows = both_sides(trained, found, ("the training", "x"))[1].x
         return _clipped(np.exp(self.fitted.logit(rows) - self.log_scale), self.clip)
 
     def unweight(self, x: Any, context: Any = None, *, seed: int, overweight: float = 0.0) -> Unweighted:
@@ -139,7 +145,7 @@ def reweight(
 
     Raises
     ------
-    ShapeError, NonFiniteError, DataError : other columns in the two samples, NaN, too few events.
+    ColumnError, ShapeError, NonFiniteError, DataError : other columns in the two samples, NaN, too few events.
     CapabilityError : clouds of points.
 
     >>> rng = np.random.default_rng(1)
@@ -150,15 +156,12 @@ def reweight(
     how = Reweighting() if settings is None else settings
     real = _rows(truth, truth_context, truth_weight, "truth")
     made = _generated(generated, truth, truth_context, context, weight, derive_seed(seed, "reweight", "sample"))
-    if real.x.shape[1] != made.x.shape[1]:
-        raise ShapeError(
-            f"expected two samples of equal columns; got {made.x.shape[1]} (generated) and {real.x.shape[1]} (truth)"
-        )
+    real, made = both_sides(real, made, ("truth", "generated"))
     label = np.repeat([False, True], [len(made.x), len(real.x)])
     weights = balanced_weights(label, np.concatenate([made.weight, real.weight]))
     events = Labelled(np.concatenate([made.x, real.x]), label, weights)
     fitted = cross_fit(events, classifier(how.classifier), how.folds, how.calibration, derive_seed(seed, "reweight"))
-    return _reweighter(fitted, how.clip, made, fitted.unseen[: len(made.x)])
+    return _reweighter(fitted, how.clip, made._replace(columns=real.columns), fitted.unseen[: len(made.x)])
 
 
 def _reweighter(fitted: CrossFit, clip: float | None, made: Side, log_ratio: Floats) -> Reweighter:
@@ -168,7 +171,7 @@ def _reweighter(fitted: CrossFit, clip: float | None, made: Side, log_ratio: Flo
     free = ratio * np.exp(-log_scale)
     kept = _clipped(free, clip)
     lost = 1.0 - float(made.weight @ kept / (made.weight @ free))
-    return Reweighter(fitted, clip, made.x.shape[1], log_scale, made.weight * kept, lost)
+    return Reweighter(fitted, clip, made.x.shape[1], log_scale, made.weight * kept, lost, made.columns)
 
 
 def _clipped(weight: Floats, clip: float | None) -> Floats:
