@@ -172,7 +172,7 @@ SETTINGS: dict[str, Setting] = {
         pofx.Consistency(network=NETWORK), steps(2000), teacher="flow-matching", bar="student", changes=FIELDS
     ),
     "consistency-training": Setting(
-        pofx.ConsistencyTraining(network=NETWORK, steps=2), steps(2500), bar="student", changes=FIELDS
+        pofx.ConsistencyTraining(network=NETWORK, steps=2), steps(4000), bar="student", changes=FIELDS
     ),
     "progressive-distillation": Setting(
         pofx.ProgressiveDistillation(network=NETWORK),

@@ -17,7 +17,7 @@ from pofx.data.events import Events
 from pofx.data.spec import vector_spec
 from pofx.errors import CapabilityError, ConfigError
 from pofx.models.base import Layout
-from pofx.models.consistency import _interval, _times, noise_levels
+from pofx.models.consistency import _interval, _times, batch_mean, noise_levels
 from pofx.models.mean_flow import along
 from pofx.models.progressive_distillation import WEIGHTS
 from pofx.models.student import StudentFamily, Teacher, follow, huber
@@ -157,7 +157,7 @@ def test_noise_levels_are_those_of_the_paper() -> None:
 
 
 def test_intervals_double_in_equal_stretches() -> None:
-    family = pofx.ConsistencyTraining(intervals=(10, 80))
+    family = pofx.ConsistencyTraining(targets="path", intervals=(10, 80))
     body = body_of(family)
     body.planned.fill_(400)
     found = []
@@ -168,8 +168,40 @@ def test_intervals_double_in_equal_stretches() -> None:
 
 
 def test_a_training_knows_its_length() -> None:
-    model = pofx.ConsistencyTraining(network=SMALL).fit(events_of(500), training=QUICK.replace(max_steps=7))
+    family = pofx.ConsistencyTraining(network=SMALL, targets="path")
+    model = family.fit(events_of(500), training=QUICK.replace(max_steps=7))
     assert int(model.fitted.body.planned) == int(model.fitted.body.done) == 7
+
+
+def test_the_mean_over_a_batch_is_that_of_bayes_theorem() -> None:
+    """Of normal events in closed form; weights count as events do."""
+    generator = torch.Generator().manual_seed(1)
+    x = MEAN + torch.randn(40_000, 2, dtype=torch.float64, generator=generator) @ matrix_power(COVARIANCE, 0.5)
+    t, place = torch.tensor([0.4, 0.7, 1.0], dtype=torch.float64), numbers(3, 2)
+    noisy = ((1 - t) ** 2)[:, None, None] * torch.as_tensor(COVARIANCE) + (t**2)[:, None, None] * torch.eye(2)
+    pull = torch.linalg.solve(noisy, (place - (1 - t)[:, None] * MEAN)[..., None])
+    exact = MEAN + (1 - t)[:, None] * (torch.as_tensor(COVARIANCE) @ pull)[..., 0]
+    torch.testing.assert_close(batch_mean(x, place, t), exact, atol=0.03, rtol=0)
+    few, times = x[:20], torch.full((5,), 0.5, dtype=torch.float64)
+    double = batch_mean(torch.cat([few, few[:7]]), numbers(5, 2), times)
+    weight = torch.ones(20).index_fill(0, torch.arange(7), 2.0)
+    torch.testing.assert_close(batch_mean(few, numbers(5, 2), times, weight), double, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("layout", "expected"),
+    [
+        (LAYOUT, True),
+        (Layout({"x": vector_spec(2)["x"]}, circular={"x": (1,)}), False),
+        (Layout({"x": vector_spec(70)["x"]}), False),
+    ],
+    ids=["vector", "angle", "many"],
+)
+def test_targets_of_the_batch_where_events_may_replace_each_other(layout: Layout, expected: bool) -> None:
+    assert pofx.ConsistencyTraining().by_batch(layout) is expected
+    if layout.circular_columns:
+        with pytest.raises(CapabilityError, match="targets='path'"):
+            pofx.ConsistencyTraining(targets="batch").build(layout)
 
 
 def test_more_steps_start_from_the_path(teacher: pofx.Model) -> None:
@@ -377,13 +409,21 @@ def narrowing(intervals: int) -> float:
 @pytest.mark.parametrize(
     ("family", "steps", "share"),
     [
-        (pofx.ConsistencyTraining(network=SMALL, intervals=(4, 16)), 1200, narrowing(16)),
+        (pofx.ConsistencyTraining(network=SMALL), 800, 1.0),
+        (pofx.ConsistencyTraining(network=SMALL, targets="path", intervals=(4, 16)), 1200, narrowing(16)),
         (pofx.MeanFlow(network=SMALL), 800, 1.0),
         (pofx.MeanFlow(network=SMALL, step=None, apart=0.5), 3000, 1.0),
         (pofx.Shortcut(network=SMALL, finest=32, target_decay=0.9), 800, 1.0),
         (pofx.Shortcut(network=SMALL, finest=32, target_decay=0.9, warm_up=False, consistent=0.25), 1200, 1.0),
     ],
-    ids=["consistency-training", "mean-flow", "mean-flow-paper", "shortcut", "shortcut-paper"],
+    ids=[
+        "consistency-training",
+        "consistency-training-path",
+        "mean-flow",
+        "mean-flow-paper",
+        "shortcut",
+        "shortcut-paper",
+    ],
 )
 def test_a_student_without_a_teacher_learns_it_too(family: StudentFamily, steps: int, share: float) -> None:
     student = family.fit(events_of(8000), training=QUICK.replace(max_steps=steps))

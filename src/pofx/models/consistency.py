@@ -4,7 +4,7 @@ r"""Consistency models: any point of a path of the flow to the event at its end,
           L = E\, \lambda\, d\big(f_\theta(x_t, t),\, f_{\bar\theta}(x_s, s)\big), \quad s < t
 
 with x_s one solver step of the teacher from x_t (distillation), or the same event and the same noise at time s (training without a
-teacher). f(x, 0) = x by construction. More steps add noise to the event and jump again.
+teacher, for which see :class:`ConsistencyTraining`). f(x, 0) = x by construction. More steps add noise to the event and jump again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from pofx.config import check_at_least, check_between, check_choice
 from pofx.data.events import Events
-from pofx.errors import ConfigError
+from pofx.errors import CapabilityError, ConfigError
 from pofx.models.base import Layout, NoiseShape
 from pofx.models.field import count_estimate, count_updates, mean_event
 from pofx.models.flow_matching import FlowMatching
@@ -164,19 +164,28 @@ class _Distillation:
 
 @dataclass(frozen=True)
 class ConsistencyTraining(_Jumps):
-    r"""Improved consistency training, without a teacher (arXiv:2310.14189).
+    r"""Consistency training, without a teacher.
 
-    Noise levels :math:`\sigma = t / (1 - t)` lie as in arXiv:2206.00364 (rho = 7, from 0.002 to 80), their number doubles in equal
+    With ``targets="path"`` it is the improved training of arXiv:2310.14189: x_s is the same event and the same noise at time s. Noise
+    levels :math:`\sigma = t / (1 - t)` lie as in arXiv:2206.00364 (rho = 7, from 0.002 to 80), their number doubles in equal
     stretches of the training from ``intervals[0]`` to ``intervals[1]``, and the interval is drawn as if log sigma were normal. The target
-    has the same weights, held fixed.
+    has the same weights, held fixed. Many events lead through x_t, so that this target scatters.
+
+    With ``targets="batch"`` x_s is one step of Heun's method along the velocity :math:`(x_t - E[x_0 | x_t]) / t`, whose mean over events
+    is taken over the batch, with the weights :math:`w_i N(x_t; (1 - t) x_i, t^2)` that Bayes' theorem gives them (stable targets,
+    arXiv:2302.00670, arXiv:2410.18958). Times have equal distances, and the target a moving average of the weights. That needs events that
+    may replace each other: vectors without a context and without angles; of many columns the batch holds no second event that
+    could have led there.
 
     Parameters
     ----------
-    intervals : how many there are at first and at last.
-    centre, spread : mean and standard deviation of log sigma.
-    metric : ``"huber"``, the paper's pseudo-Huber length over the difference of the noise levels, or ``"squared"``, the squared length over
-        the difference of times. Neighbouring points lead to the same event only on average over events, and of few numbers a length has
-        its minimum elsewhere (a median), so that ``"auto"`` takes the square for less than 64 numbers per event.
+    targets : ``"batch"``, ``"path"``, or ``"auto"``: batch for such vectors of less than 64 columns.
+    intervals : how many there are at first and at last; the last counts for ``"batch"``. None: (10, 1280), and 18 for batch.
+    target_decay : of the moving average, for ``"batch"``.
+    centre, spread : mean and standard deviation of log sigma, for ``"path"``.
+    metric : for ``"path"``: ``"huber"``, the paper's pseudo-Huber length over the difference of the noise levels, or ``"squared"``, the
+        squared length over the difference of times. Neighbouring points lead to the same event only on average over events, and of few
+        numbers a length has its minimum elsewhere (a median), so that ``"auto"`` takes the square for less than 64 numbers per event.
 
     >>> import numpy as np, pofx
     >>> x = np.random.default_rng(1).normal(size=(1000, 2))
@@ -186,14 +195,18 @@ class ConsistencyTraining(_Jumps):
 
     name: ClassVar[str] = "consistency-training"
 
-    intervals: tuple[int, int] = (10, 1280)
+    targets: str = "auto"
+    intervals: tuple[int, int] | None = None
+    target_decay: float = 0.95
     centre: float = -1.1
     spread: float = 2.0
     metric: str = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_choice(self, "targets", ("auto", "batch", "path"))
         check_choice(self, "metric", ("auto", "huber", "squared"))
+        check_between(self, 0.0, 1.0, "target_decay")
         _check_intervals(self)
         check_at_least(self, 1e-3, "spread")
 
@@ -203,8 +216,33 @@ class ConsistencyTraining(_Jumps):
         return body
 
     def phases(self, layout: Layout) -> tuple[Phase, ...]:
+        if self.by_batch(layout):
+            train = Update("consistency", self.batch_loss, parameters=("network.*",), after=follow(self.target_decay))
+            return (Phase("training", (train,), keep="last"),)
         train = Update("consistency", self.loss, parameters=("network.*",), after=_count_step)
         return (Phase("training", (train, *count_updates(layout)), estimate=_plan(layout), keep="last"),)
+
+    def by_batch(self, layout: Layout) -> bool:
+        """Whether targets are those of the batch."""
+        form = layout.spec[layout.only]
+        can = form.kind == "vector" and not layout.context and not layout.circular_columns
+        if self.targets == "batch" and not can:
+            raise CapabilityError(
+                f"ConsistencyTraining: targets='batch' is for vectors without a context and without angles; got a {form.kind}"
+                f"{' with a context' if layout.context else ''}; use targets='path'"
+            )
+        return self.targets == "batch" or (self.targets == "auto" and can and form.size < MANY)
+
+    def batch_loss(self, body: Any, events: Events, noise: Noise) -> Loss:
+        """How far the end from x_t is from that of the step before it, for the slower weights."""
+        count, x = 18 if self.intervals is None else self.intervals[1], events.x
+        later = choose(noise, "t", count) + 1
+        t, s = (k.to(x.dtype) / count for k in (later, later - 1))
+        place = FlowMatching.path(body, x, draw_base(body, events, noise), t)[0]
+        with torch.no_grad():
+            before = _step_by_batch(events, place, t, s)
+            target = self.end(body, body.target, before, s, events)
+        return Loss(mean_event((self.end(body, body.network, place, t, events) - target).square(), None))
 
     def loss(self, body: Any, events: Events, noise: Noise) -> Loss:
         """How far apart the ends are that two neighbouring points of a path lead to."""
@@ -224,10 +262,33 @@ class ConsistencyTraining(_Jumps):
 
     def count(self, body: Any) -> int:
         """Intervals at this point of the training."""
-        first, last = self.intervals
+        first, last = self.intervals or (10, 1280)
         doublings = max(math.ceil(math.log2(last / first)), 0)
         stretch = max(int(body.planned) // (doublings + 1), 1)
         return int(min(first * 2 ** min(int(body.done) // stretch, doublings), last))
+
+
+def batch_mean(x: Tensor, place: Tensor, t: Tensor, weight: Tensor | None = None) -> Tensor:
+    """E[x_0 | x_t] at places ``(n, d)`` and times ``(n,)`` for x_0 among the events ``(m, d)`` of a batch, on straight paths.
+
+    >>> x = torch.tensor([[0.0], [2.0]])
+    >>> batch_mean(x, torch.tensor([[0.5], [0.5]]), torch.tensor([0.5, 0.01])).squeeze()  # half way between; near one of them
+    tensor([1.0000, 0.0000])
+    """
+    scaled, events = place.double() / t[:, None], x.double()
+    ratio = ((1.0 - t) / t).double()[:, None]
+    log = ratio * scaled @ events.T - 0.5 * ratio**2 * events.square().sum(1)
+    log = log if weight is None else log + weight.double().clamp(min=0.0).log()
+    return (torch.softmax(log, 1) @ events).to(place.dtype)
+
+
+def _step_by_batch(events: Events, place: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    """Heun's step from times t to s; Euler's where s is zero."""
+    span, zero = (t - s)[:, None], (s == 0.0)[:, None]
+    first = (place - batch_mean(events.x, place, t, events.weight)) / t[:, None]
+    end, late = place - span * first, torch.where(s == 0.0, t, s)
+    second = (end - batch_mean(events.x, end, late, events.weight)) / late[:, None]
+    return place - span * torch.where(zero, first, 0.5 * (first + second))
 
 
 STEPS = 5000
@@ -240,7 +301,7 @@ class _TrainingBody(ConsistencyBody):
     planned: Tensor
 
     def __init__(self, layout: Layout, family: ConsistencyTraining) -> None:
-        super().__init__(layout, family)
+        super().__init__(layout, family, target=family.by_batch(layout))
         self.register_buffer("planned", torch.full((), STEPS, dtype=torch.int64))
 
 
@@ -287,6 +348,8 @@ def _plan(layout: Layout) -> Callable[[nn.Module, Source, Any], None]:
 
 def _check_intervals(owner: ConsistencyTraining) -> None:
     found: Any = owner.intervals
+    if found is None:
+        return
     whole = isinstance(found, tuple) and len(found) == 2 and all(type(k) is int for k in found)
     if not whole or not 1 <= found[0] <= found[1]:
         raise ConfigError(
