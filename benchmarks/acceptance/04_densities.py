@@ -91,11 +91,7 @@ PLANS = {
     "hybrid-flow": Plan({**FLOW, "directions": 4}),
     "chain": Plan({"stages": (pofx.SplineFlow(**FLOW),)}),
     "inverse-autoregressive-flow": Plan(FLOW, teacher="spline-flow"),
-    "continuous-flow": Plan(
-        {"network": MLP, "training_solver": RK4(steps=4), "density_solver": RK4(steps=20)},
-        {"max_steps": 800, "learning_rate": 5e-3},
-        fresh=4000,
-    ),
+    "continuous-flow": Plan(ODE, {"max_steps": {"flow-matching": 5000, "likelihood": 300}}, fresh=4000),
     "flow-matching": Plan(ODE, {"max_steps": 5000}, fresh=4000),
     "autoregressive-transformer": Plan(
         {"network": CausalTransformer(width=48, layers=2), "components": 12}, {"max_steps": 1200}, BOTH

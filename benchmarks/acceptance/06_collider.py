@@ -298,7 +298,7 @@ def main() -> None:
     made.add_argument("--only", nargs="+", default=["*"], help="patterns of rows, e.g. 'signal*' 'speed*'")
     options = made.parse_args()
     SIZE["divide"] = 40 if options.quick else 1
-    sheet = Sheet(NAME, quick=options.quick)
+    sheet = Sheet(NAME, quick=options.quick, any_source=True)
     plan = list(rows())
     for measure, make, bar in plan:
         if any(fnmatch(measure, pattern) for pattern in options.only):

@@ -358,7 +358,7 @@ def main() -> None:
     made.add_argument("--only", nargs="+", default=["*"], help="patterns of rows, e.g. 'spectrum*' 'speed*'")
     options = made.parse_args()
     SIZE["divide"] = 50 if options.quick else 1
-    sheet, plan = Sheet(NAME, quick=options.quick), list(rows())
+    sheet, plan = Sheet(NAME, quick=options.quick, any_source=True), list(rows())
     for measure, make, bar in plan:
         if any(fnmatch(measure, pattern) for pattern in options.only):
             sheet.measure(measure, make, seeds=[SEED], bar=bar)

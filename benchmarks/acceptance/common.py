@@ -28,7 +28,10 @@ PARTS = {
     "05_calibration": ("metrics",),
     "05_mcmc": ("uncertainty",),
     "05_surrogate": ("tasks/classifier_surrogate", "uncertainty"),
-    "06": ("data", "simulators"),
+    "06_collider": ("simulators/collider",),
+    "06_formats": ("data",),
+    "06_showers": ("simulators/calorimeter", "simulators/lartpc"),
+    "06_truths": ("simulators",),
 }
 """Packages of the library that a script measures (by the beginning of its name), where it is not all of it."""
 

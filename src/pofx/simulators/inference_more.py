@@ -118,8 +118,8 @@ class Epidemic(InferenceTask):
     medians, widths = (0.4, 0.125), (0.5, 0.2)
     steps = 2
     """Of Runge and Kutta's fourth-order rule in a day."""
-    cells = 64
-    """Of the staircase, along either axis."""
+    cells = (64, 128, 256, 512)
+    """Of the staircase, along either axis: as many as a curved posterior needs."""
 
     def prior(self, n: int, seed: int) -> Array:
         noise = np.random.default_rng((seed, 0)).standard_normal((n, 2))
@@ -154,29 +154,33 @@ class Epidemic(InferenceTask):
         return np.asarray((x * np.log(share) + (self.seen - x) * np.log1p(-share)).sum(1) - 0.5 * (pull**2).sum(1))
 
     def _propose(self, x: Array, size: int, rng: np.random.Generator) -> Array:
-        edges, corners = self._staircase(x)
-        top = np.max([corners[i : i + self.cells, j : j + self.cells] for i in (0, 1) for j in (0, 1)], 0) + math.log(
-            2.0
-        )
+        for cells in self.cells:
+            logs, ratio = self._below(x, size, cells, rng)
+            over = float((ratio > 0).mean())
+            if over <= 1e-3:
+                return np.exp(logs[np.log(rng.random(size)) < ratio])
+        raise DataError(f"posterior: {over:.2g} of the draws lie above a staircase of {cells}^2 cells")
+
+    def _below(self, x: Array, size: int, cells: int, rng: np.random.Generator) -> tuple[Array, Array]:
+        """Draws from a staircase, twice as high as the highest corner of each cell, and the logarithm of density over staircase."""
+        edges, corners = self._staircase(x, cells)
+        top = np.max([corners[i : i + cells, j : j + cells] for i in (0, 1) for j in (0, 1)], 0) + math.log(2.0)
         share = np.exp(top - top.max())
         cell = np.unravel_index(rng.choice(share.size, size, p=(share / share.sum()).ravel()), share.shape)
         logs = np.stack(
             [axis[k] + (axis[1] - axis[0]) * rng.random(size) for axis, k in zip(edges, cell, strict=True)], 1
         )
-        ratio = self._log_posterior(x, logs) - top[cell]
-        if (over := float((ratio > 0).mean())) > 1e-3:
-            raise DataError(f"posterior: {over:.2g} of the draws lie above the staircase; make its cells finer")
-        return np.exp(logs[np.log(rng.random(size)) < ratio])
+        return logs, self._log_posterior(x, logs) - top[cell]
 
-    def _staircase(self, x: Array) -> tuple[list[Array], Array]:
+    def _staircase(self, x: Array, cells: int) -> tuple[list[Array], Array]:
         """Equal cells over the box that holds all but e^-25 of the largest density, found from five widths of the prior."""
         spans = [(math.log(m) - 5 * w, math.log(m) + 5 * w) for m, w in zip(self.medians, self.widths, strict=True)]
         for _ in range(6):
-            edges = [np.linspace(*span, self.cells + 1) for span in spans]
+            edges = [np.linspace(*span, cells + 1) for span in spans]
             grid = np.stack(np.meshgrid(*edges, indexing="ij"), -1).reshape(-1, 2)
-            values = self._log_posterior(x, grid).reshape(self.cells + 1, self.cells + 1)
+            values = self._log_posterior(x, grid).reshape(cells + 1, cells + 1)
             inside = np.argwhere(values > values.max() - 25.0)
-            low, high = (inside.min(0) - 1).clip(0), (inside.max(0) + 1).clip(max=self.cells)
+            low, high = (inside.min(0) - 1).clip(0), (inside.max(0) + 1).clip(max=cells)
             spans = [(axis[a], axis[b]) for axis, a, b in zip(edges, low, high, strict=True)]
         return edges, values
 
