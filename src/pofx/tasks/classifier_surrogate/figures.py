@@ -61,7 +61,7 @@ def _filled(axes: Axes, edges: Floats, low: Floats, high: Floats) -> None:
 
 
 def efficiency_scan(found: Scan, cut: float, unit: str = "") -> Figure:
-    """Efficiency along a feature with a 95 % band, and below it the band's error, also that with fewer training jets."""
+    """Efficiency along a feature with a 95 % band, and below it the spread at the median, also that with fewer training jets."""
     with style():
         figure = new_figure(5.6, 5.0)
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
@@ -73,16 +73,14 @@ def efficiency_scan(found: Scan, cut: float, unit: str = "") -> Figure:
         top.plot(found.values, found.binned, color=COLOURS["baseline"], linestyle=":", label="table in bins")
         if found.truth is not None:
             top.plot(found.values, found.truth, color=COLOURS["truth"], linestyle="--", label="truth")
-        bottom.plot(found.values, found.band.error, color=COLOURS["model"], label="all training jets")
-        bottom.plot(
-            found.values, found.fewer.error, color=COLOURS["warning"], linestyle="--", label="an eighth of them"
-        )
+        bottom.plot(found.values, found.spread, color=COLOURS["model"], label="all training jets")
+        bottom.plot(found.values, found.fewer, color=COLOURS["warning"], linestyle="--", label="an eighth of them")
         for axes in (top, bottom):
             for ends in ((found.values[0], found.inside[0]), (found.inside[1], found.values[-1])):
                 axes.axvspan(*ends, color=COLOURS["train"], alpha=0.2, linewidth=0)
             axes.legend(fontsize=8)
         top.set_ylabel(f"P(score > {cut:.3g})")
-        bottom.set_ylabel("error")
+        bottom.set_ylabel("spread")
         bottom.set_ylim(bottom=0.0)
         label = escaped(f"{found.feature} [{unit}]" if unit else found.feature)
         bottom.set_xlabel(f"{label}; grey: not trained with")

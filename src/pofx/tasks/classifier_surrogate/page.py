@@ -130,7 +130,10 @@ def _efficiencies(report: Report, found: Analysis) -> None:
     report.table(head, rows, f"{found.train.score} > {found.cut:.4g}")
     if found.scan is not None:
         unit = next(column.unit for column in found.train.columns if column.name == found.scan.feature)
-        text = f"Efficiency along {found.scan.feature}, averaged over jets of which nothing else is changed."
+        text = (
+            f"Efficiency along {found.scan.feature}, averaged over jets of which nothing else is changed; below, how unsure the "
+            "surrogate is of such a jet: the error of P(score < median), which does not shrink where an efficiency comes near 0 or 1."
+        )
         report.figure("efficiency", efficiency_scan(found.scan, found.cut, unit), text)
 
 

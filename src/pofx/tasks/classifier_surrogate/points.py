@@ -43,17 +43,18 @@ class Scan:
     Attributes
     ----------
     values : of the feature, ``(g,)``; ``inside``: its ends among the training jets.
-    band, fewer : of the surrogate and of that with fewer jets, ``(K, g)``.
-    binned : of the table, ``(g,)``. truth : where it is known.
+    band : of the surrogate's efficiency, ``(K, g)``. binned : of the table, ``(g,)``. truth : where it is known.
+    spread, fewer : mean error of P(score < median | features) ``(g,)``, of the surrogate and of that with fewer jets.
     """
 
     feature: str
     values: Floats
     inside: tuple[float, float]
     band: Band
-    fewer: Band
     binned: Floats
     truth: Floats | None
+    spread: Floats
+    fewer: Floats
 
 
 def continuous(jets: Tagged) -> list[str]:
@@ -107,7 +108,7 @@ def scan(
     def averaged(found: Floats) -> Floats:
         return np.asarray(found.reshape(*found.shape[:-1], points, len(rows)).mean(-1))
 
-    bands = [Band(averaged(one.band(flat, cut).values)) for one in surrogates]
+    spreads = [averaged(one.spread(flat)) for one in surrogates]
     known = None if truth is None else averaged(1 - truth(np.full(len(flat), cut), flat))
-    binned = averaged(table.efficiency(flat, cut)[0])
-    return Scan(feature, values, (low, high), bands[0], bands[1], binned, known)
+    band, binned = Band(averaged(surrogates[0].band(flat, cut).values)), averaged(table.efficiency(flat, cut)[0])
+    return Scan(feature, values, (low, high), band, binned, known, *spreads)
