@@ -33,6 +33,7 @@ from pofx.simulators.task_toys.tagger import JET, Tagger
 from pofx.tasks.classifier_surrogate.baselines import BinnedTagger, gaussian_logit
 from pofx.tasks.classifier_surrogate.data import Tagged
 from pofx.tasks.classifier_surrogate.metrics import (
+    Known,
     density_pulls,
     growth,
     outside,
@@ -61,22 +62,6 @@ class Size:
 QUICK = Size(jets=1200, steps=60, sets=2, tested=1500)
 
 
-class Truth:
-    """The toy in the place of a surrogate."""
-
-    def sample(self, features: Any, *, seed: int) -> np.ndarray:
-        """Scores `(m,)`."""
-        return TOY.scores(features, np.random.default_rng(seed))
-
-    def cdf(self, features: Any, scores: Any) -> np.ndarray:
-        """P(score' < score | features)."""
-        return TOY.cdf(scores, features)
-
-    def log_prob(self, features: Any, scores: Any) -> np.ndarray:
-        """log p(score | features)."""
-        return TOY.log_prob(scores, features)
-
-
 def jets_of(n: int, seed: int, toy: Tagger = TOY) -> Tagged:
     """Labelled jets."""
     events = toy.sample(n, seed)
@@ -97,7 +82,7 @@ def surrogate(seed: int, size: Size, fewer: int = 1) -> tuple[Surrogate, float]:
 def predictor(name: str, seed: int, size: Size) -> Any:
     """By its name."""
     if name == "truth":
-        return Truth()
+        return Known(TOY)
     if name == "surrogate":
         return surrogate(seed, size)[0]
     jets = jets_of(size.jets, seed)

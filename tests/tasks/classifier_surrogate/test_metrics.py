@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 from scipy import special
@@ -10,8 +12,10 @@ from pofx.classifiers.polynomial import PolynomialClassifier
 from pofx.errors import ColumnError, DataError
 from pofx.metrics.calibration import pit
 from pofx.metrics.scores import area, scored
+from pofx.simulators.task_toys.tagger import Tagger
 from pofx.tasks.classifier_surrogate.data import Tagged
 from pofx.tasks.classifier_surrogate.metrics import (
+    Known,
     density_pulls,
     growth,
     judge,
@@ -24,15 +28,14 @@ from pofx.tasks.classifier_surrogate.metrics import (
 from pofx.tasks.classifier_surrogate.surrogate import Surrogate, bayesian_family, default_training, fit_tagged
 from pofx.uncertainty.band import Band
 
-from .jets import Truth, toy_jets
+from .jets import toy_jets
 
 
-class Shifted(Truth):
+@dataclass(frozen=True)
+class Shifted(Known):
     """The truth with its logits moved."""
 
-    def __init__(self, by: float) -> None:
-        super().__init__()
-        self.by = by
+    by: float = 0.0
 
     def sample(self, features, *, seed):
         return special.expit(special.logit(super().sample(features, seed=seed)) + self.by)
@@ -43,26 +46,26 @@ class Shifted(Truth):
 
 def test_the_truth_passes_and_a_shift_does_not() -> None:
     jets = toy_jets(1500, 11)
-    found = judge(Truth(), jets, seed=1, classifier=PolynomialClassifier())
+    found = judge(Known(Tagger()), jets, seed=1, classifier=PolynomialClassifier())
     assert found.c2st.p_value > 0.01
     assert found.calibration.p_value > 0.01
     assert found.separation is not None
     assert abs(found.separation.difference.value) < 4 * found.separation.difference.error
-    wrong = pit(Shifted(0.4).cdf(jets.features, jets.scores))
+    wrong = pit(Shifted(Tagger(), 0.4).cdf(jets.features, jets.scores))
     assert wrong.diagnosis().startswith("biased high")
-    assert told_apart(Shifted(1.5), jets, classifier=PolynomialClassifier(), splits=1).p_value < 0.01
+    assert told_apart(Shifted(Tagger(), 1.5), jets, classifier=PolynomialClassifier(), splits=1).p_value < 0.01
 
 
 def test_calibration_of_the_truth_over_seeds() -> None:
     """p-values of ten independent sets are uniform: none below 0.01/10, and not all on one side."""
-    p = [pit(Truth().cdf(j.features, j.scores)).p_value for j in (toy_jets(500, 100 + k) for k in range(10))]
+    p = [pit(Known(Tagger()).cdf(j.features, j.scores)).p_value for j in (toy_jets(500, 100 + k) for k in range(10))]
     assert min(p) > 0.001
     assert 0.05 < np.mean(p) < 0.95
 
 
 def test_area_difference_is_paired() -> None:
     """Its error is the scatter over data sets; shared jets make it smaller than that of two independent areas."""
-    found = [separation(Truth(), toy_jets(600, 200 + k), seed=k) for k in range(40)]
+    found = [separation(Known(Tagger()), toy_jets(600, 200 + k), seed=k) for k in range(40)]
     differences = np.array([f.difference.value for f in found])
     stated = np.sqrt(np.mean([f.difference.error**2 for f in found]))
     assert differences.std() == pytest.approx(stated, rel=0.35)
@@ -92,12 +95,12 @@ def test_growth_of_known_bands() -> None:
 def test_small_surrogate_is_judged(small: Surrogate) -> None:
     jets = toy_jets(600, 12)
     found = judge(small, jets, seed=1, classifier=PolynomialClassifier())
-    exact = -Truth().log_prob(jets.features, jets.scores).mean()
+    exact = -Known(Tagger()).log_prob(jets.features, jets.scores).mean()
     assert found.nll.value - exact < 0.1
     assert found.separation is not None
     assert found.separation.posterior is not None
     assert abs(found.separation.difference.value) < 0.05
-    pulls, relative = density_pulls(small, jets, Truth().toy.log_prob)
+    pulls, relative = density_pulls(small, jets, Tagger().log_prob)
     assert pulls.shape == relative.shape == (600,)
     curve = quantile_test(small, jets.take(np.arange(200)))
     direct = pit(small.cdf(jets.features[:200], jets.scores[:200]))
@@ -107,7 +110,7 @@ def test_small_surrogate_is_judged(small: Surrogate) -> None:
 def test_refusals(small: Surrogate) -> None:
     jets = toy_jets(50, 13)
     with pytest.raises(DataError, match="needs labels"):
-        separation(Truth(), Tagged.of(jets.features, jets.scores))
+        separation(Known(Tagger()), Tagged.of(jets.features, jets.scores))
     with pytest.raises(ColumnError, match="no feature is called 'phi'"):
         outside(small, jets.features, "phi")
     moved = outside(small, jets.features, "pt", 0.5)

@@ -24,36 +24,35 @@ def score_spectra(surrogate: Surrogate, jets: Tagged) -> Figure:
         kinds = {"background": ~jets.label, "signal": jets.label}
     with style():
         figure = new_figure(4.2 * len(kinds) + 0.4, 4.2)
-        panels = figure.subplots(2, len(kinds), squeeze=False, sharex=True, height_ratios=(2.5, 1))
+        panels = figure.subplots(2, len(kinds), squeeze=False, sharex="col", height_ratios=(2.5, 1))
         for (top, bottom), (name, rows) in zip(panels.T, kinds.items(), strict=True):
             _spectrum(top, bottom, surrogate, jets.take(rows))
             top.set_title(name, loc="left")
             bottom.set_xlabel(f"logit of {escaped(jets.score)}")
         panels[0, 0].set_ylabel("density")
-        panels[1, 0].set_ylabel("surrogate / counted")
+        panels[1, 0].set_ylabel("counted / surrogate")
         panels[0, 0].legend(fontsize=8)
         return figure
 
 
 def _spectrum(top: Axes, bottom: Axes, surrogate: Surrogate, jets: Tagged) -> None:
-    logits = special.logit(jets.scores)
+    logits, bins = special.logit(jets.scores), int(np.clip(len(jets) / 25, 6, BINS))
     low, high = np.quantile(logits, [0.002, 0.998])
-    edges = np.linspace(low, high, BINS + 1)
+    edges = np.linspace(low, high, bins + 1)
     middle, width = 0.5 * (edges[1:] + edges[:-1]), np.diff(edges)
     w = np.ones(len(jets)) if jets.weight is None else jets.weight
     counts, squares = (np.histogram(logits, edges, weights=part)[0] for part in (w, w**2))
     counted, error = counts / w.sum() / width, np.sqrt(squares) / w.sum() / width
     shares = np.stack([surrogate.efficiency(jets.features, special.expit(edge), w).values for edge in edges], 1)
     drawn = -np.diff(shares, axis=1) / width
-    mean, spread = drawn.mean(0), drawn.std(0, ddof=1) if len(drawn) > 1 else np.zeros(BINS)
-    top.errorbar(middle, counted, error, fmt="o", color=COLOURS["truth"], label="counted")
-    top.stairs(mean, edges, color=COLOURS["model"], label="surrogate")
-    _filled(top, edges, mean - spread, mean + spread)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        bottom.errorbar(middle, np.ones(BINS), error / counted, fmt="o", color=COLOURS["truth"])
-        bottom.stairs(mean / counted, edges, color=COLOURS["model"])
-        _filled(bottom, edges, (mean - spread) / counted, (mean + spread) / counted)
-    bottom.set_ylim(0.5, 1.5)
+    mean, spread = drawn.mean(0), drawn.std(0, ddof=1) if len(drawn) > 1 else np.zeros(bins)
+    seen = counts > 0
+    for axes, unit in ((top, np.ones(bins)), (bottom, mean)):
+        points, bars = (part[seen] / unit[seen] for part in (counted, error))
+        axes.errorbar(middle[seen], points, bars, fmt="o", color=COLOURS["truth"], label="counted")
+        axes.stairs(mean / unit, edges, color=COLOURS["model"], label="surrogate")
+        _filled(axes, edges, (mean - spread) / unit, (mean + spread) / unit)
+    bottom.set_ylim(0.0, 2.0)
 
 
 def _filled(axes: Axes, edges: Floats, low: Floats, high: Floats) -> None:

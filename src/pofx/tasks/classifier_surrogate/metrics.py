@@ -33,6 +33,7 @@ from pofx.uncertainty.band import Band
 
 __all__ = [
     "Judged",
+    "Known",
     "Predictor",
     "Separation",
     "density_pulls",
@@ -62,6 +63,34 @@ class Predictor(Protocol):
     def log_prob(self, features: Any, scores: ArrayLike) -> Floats:
         """log p(score | features), ``(m,)``."""
         ...
+
+
+@dataclass(frozen=True)
+class Known:
+    """A tagger whose law is known in the place of a surrogate: what the metrics give for the truth is their floor.
+
+    Attributes
+    ----------
+    toy : with ``scores(features, rng)``, ``cdf(scores, features)`` and ``log_prob(scores, features)``.
+
+    >>> from pofx.simulators.task_toys.tagger import Tagger
+    >>> Known(Tagger()).sample([[500.0, 0.3, 170.0, 1.0]], seed=1).shape
+    (1,)
+    """
+
+    toy: Any
+
+    def sample(self, features: Any, *, seed: int) -> Floats:
+        """One score per jet, ``(m,)``."""
+        return np.asarray(self.toy.scores(features, np.random.default_rng(seed)))
+
+    def cdf(self, features: Any, scores: ArrayLike) -> Floats:
+        """P(score' < score | features), ``(m,)``."""
+        return np.asarray(self.toy.cdf(scores, features))
+
+    def log_prob(self, features: Any, scores: ArrayLike) -> Floats:
+        """log p(score | features), ``(m,)``."""
+        return np.asarray(self.toy.log_prob(scores, features))
 
 
 @dataclass(frozen=True)

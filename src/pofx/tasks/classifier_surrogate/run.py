@@ -22,6 +22,7 @@ from pofx.tasks.classifier_surrogate.baselines import BinnedTagger, gaussian_log
 from pofx.tasks.classifier_surrogate.data import Floats, Tagged
 from pofx.tasks.classifier_surrogate.metrics import (
     Judged,
+    Known,
     Predictor,
     density_pulls,
     growth,
@@ -74,7 +75,7 @@ class Scale:
 
 
 SCALES = {
-    "smoke": Scale(jets=4000, steps=500, draws=12, quick=True),
+    "smoke": Scale(jets=4000, steps=300, draws=12, quick=True),
     "cpu": Scale(jets=50_000, steps=4000, draws=30),
     "gpu": Scale(jets=1_000_000, steps=40_000, draws=50, family="flow-matching"),
 }
@@ -120,7 +121,6 @@ class Analysis:
     predictors: dict[str, Predictor] = field(default_factory=dict)
     judged: dict[str, Judged] = field(default_factory=dict)
     quantiles: CalibrationCurve | None = None
-    exact: Estimate | None = None
     pulls: Floats | None = None
     growths: dict[str, Estimate] = field(default_factory=dict)
     points: list[WorkingPoint] = field(default_factory=list)
@@ -256,14 +256,13 @@ def _fit(found: Analysis, name: str) -> None:
 def _judge(found: Analysis) -> None:
     """On held-out jets; with the toy's density also what the truth would score, and the pulls of the band."""
     told: Any = PolynomialClassifier() if found.size.quick else "network"
-    for name, one in found.predictors.items():
+    known = {} if found.toy is None else {"truth": Known(found.toy)}
+    for name, one in {**found.predictors, **known}.items():
         found.judged[name] = judge(one, found.test, seed=found.seed, classifier=told)
     found.quantiles = quantile_test(
         found.fitted, found.test.take(np.arange(min(ASKED, len(found.test)))), seed=found.seed
     )
     if found.toy is not None:
-        exact = -found.toy.log_prob(found.test.scores, found.test.features)
-        found.exact = Estimate(float(exact.mean()), float(exact.std(ddof=1) / np.sqrt(len(exact))))
         found.pulls = density_pulls(found.fitted, found.test, found.toy.log_prob)[0]
 
 

@@ -69,11 +69,11 @@ def bayesian_family(name: str = "spline-flow", draws: int = 30) -> Family:
 
 
 def default_training(steps: int = 2000, seed: int = 0, name: str = "spline-flow") -> Training:
-    """What goes with :func:`bayesian_family`."""
+    """What goes with :func:`bayesian_family`, whose last weights are kept: validation is for the eye, and need not be after every epoch."""
     from pofx.training.settings import Training
 
     rate = 2e-2 if name == "spline-flow" else 3e-3
-    return Training(max_epochs=None, max_steps=steps, learning_rate=rate, batch_size=512, seed=seed)
+    return Training(max_epochs=None, max_steps=steps, learning_rate=rate, batch_size=512, seed=seed, validate_every=5)
 
 
 def fit_surrogate(
