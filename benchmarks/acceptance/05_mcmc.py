@@ -3,7 +3,8 @@
 Value: the largest of all pulls (moment - truth) / error over means and second moments, in Monte Carlo standard errors, which come from
 64 independent chains. Bar: 3 for one moment, at the same probability for the largest of all of them. The chains
 start far from the target. The control is AdamMCMC with a fault of the published code (the way back has
-the direction of the way there); it has to fail, or this measurement could not tell.
+the direction of the way there); it has to fail, or this measurement could not tell. The banana does not tell it: its moments
+are known to some per cent only, where that fault is smaller.
 """
 
 from dataclasses import dataclass
@@ -75,11 +76,12 @@ class Setting:
 def settings(target: str, burn_in: int) -> list[Setting]:
     """What is measured on a target."""
     step = 0.2 if target == "gaussian-20" else 0.08
+    control = Setting("control: one direction for both ways", OneWayDirection(sigma=0.1, burn_in=burn_in), good=False)
     return [
         Setting("AdamMCMC", AdamKernel(sigma=0.1, burn_in=burn_in)),
         Setting("AdamMCMC, isotropic noise", AdamKernel(sigma=0.1, burn_in=burn_in, noise="isotropic")),
         Setting("SGHMC", HamiltonianKernel(step_size=step, friction=0.1, burn_in=burn_in)),
-        Setting("control: one direction for both ways", OneWayDirection(sigma=0.1, burn_in=burn_in), good=False),
+        *([control] if target == "gaussian-20" else []),
     ]
 
 
@@ -105,7 +107,7 @@ def main() -> None:
     command = parser(__doc__)
     command.add_argument("--only", default="", help="rows whose name contains this")
     arguments = command.parse_args()
-    sheet, expected = Sheet(NAME, quick=arguments.quick), []
+    sheet, expected = Sheet(NAME, quick=arguments.quick, any_source=True), []
     steps = 200 if arguments.quick else 20_000
     for name, target in (("gaussian-20", Gaussian()), ("banana", Banana())):
         for setting in settings(name, burn_in=200 if arguments.quick else 4000):
