@@ -45,8 +45,8 @@ FEWER = 8
 """The second surrogate is trained on this fraction of the jets."""
 TESTED = 0.1
 """Share of the jets that are not trained on: see :func:`pofx.tasks.classifier_surrogate.metrics.judge`."""
-LEAST = 200
-"""Jets of a file, at least."""
+LEAST, MOST = 200, 20_000
+"""Jets of a file, at least, and jets to judge with, at most."""
 MISTAG = 0.1
 """Share of background jets that pass the cut, where labels are known."""
 ASKED = 1000
@@ -207,7 +207,7 @@ def _simulated(size: Scale, seed: int, command: str) -> Analysis:
     from pofx.simulators.task_toys.tagger import Tagger
 
     toy, beyond = Tagger(), Tagger(low=Tagger().high, high=BEYOND)
-    tested = max(round(TESTED * size.jets), LEAST)
+    tested = min(max(round(TESTED * size.jets), LEAST), MOST)
     parts = [
         _of_toy(one, n, derive_seed(seed, name))
         for one, n, name in ((toy, size.jets, "train"), (toy, tested, "test"), (beyond, tested, "beyond"))
@@ -227,7 +227,7 @@ def _given(data: Tagged, size: Scale, seed: int, asked: Settings) -> Analysis:
     if inside.sum() < LEAST:
         where = f" inside {dict(asked.train_range)}" if asked.train_range else ""
         raise DataError(f"expected at least {LEAST} jets{where} to train and to test with; got {int(inside.sum())}")
-    test, train = data.take(inside).split(TESTED, derive_seed(seed, "split"))
+    test, train = data.take(inside).split(min(TESTED, MOST / inside.sum()), derive_seed(seed, "split"))
     beyond = data.take(~inside) if (~inside).sum() >= LEAST else None
     return Analysis(train, test, beyond, size, seed, "")
 

@@ -298,12 +298,13 @@ class Surrogate:
         """Scores of every jet at these z under draw k, ``(m, len(z))``."""
         import torch
 
-        member, kind = self.members[k], self.model.fitted.dtype
+        member, fitted = self.members[k], self.model.fitted
         noise = np.tile(z, len(rows))[:, None]
 
         def decoded(e: Floats, c: Floats) -> Floats:
             with torch.no_grad():
-                return np.asarray(member.decode(torch.as_tensor(e, dtype=kind), c), np.float64)[:, 0]
+                found = member.decode(torch.as_tensor(e, dtype=fitted.dtype, device=fitted.device), c)
+            return np.asarray(found.double().cpu().numpy(), np.float64)[:, 0]
 
         return _blocks(decoded, noise, np.repeat(rows, len(z), 0)).reshape(len(rows), len(z))
 
