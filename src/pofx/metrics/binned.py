@@ -4,7 +4,7 @@ r"""The separation power of histograms, also called triangular distance or trian
 
 of the shares p, q of each bin: 0 for equal histograms, 1 for those without a common bin. Between samples of one law,
 its value with B bins is about (B - 1) (1/n + 1/m) / 4, which is not taken off, because published values have it in them: compare with the
-floor.
+floor. Replicas of the bootstrap keep the bins' p + q.
 """
 
 from __future__ import annotations
@@ -51,11 +51,12 @@ class SeparationPower(MeasureStatistic):
     def prepare(self, events: Pooled, plan: Plan) -> Prepared:
         """See :class:`~pofx.metrics.two_sample.MeasureStatistic`."""
         fill, rows = self._filling(events.x)
-        floor = fill @ events.pooled
+        own = fill @ (events.a + events.b)
 
         def values(a: Floats, b: Floats) -> Floats:
             p, q = fill @ a, fill @ b
-            whole = np.maximum(p + q, floor[:, None])  # p + q itself, but for replicas in which it nearly vanishes
+            shared = ((a != 0) & (b != 0)).any(0)  # of a bootstrap: its own p + q would not be that of two samples
+            whole = np.where(shared, own[:, None], p + q)
             terms = np.divide((p - q) ** 2, whole, out=np.zeros_like(p), where=whole > 0)
             return 0.5 * np.add.reduceat(terms, rows, axis=0).T
 
