@@ -135,7 +135,7 @@ def main() -> None:
     made.add_argument("--toy", choices=list(CASES), help="only this toy's rows")
     made.add_argument("--family", choices=FAMILIES, help="only this family's rows")
     options = made.parse_args()
-    sheet, plan = Sheet(NAME, quick=options.quick), list(rows(options.quick))
+    sheet, plan = Sheet(NAME, quick=options.quick, any_source=True), list(rows(options.quick))
     for measure, make in plan:
         toy, family = measure.split(": ")[0].split(", ", 1)
         if options.toy in (None, toy) and options.family in (None, family):
