@@ -6,8 +6,8 @@ theta ~ N(0, 1) in two dimensions, x ~ N(theta, 1): the posterior is N(x/2, 1/2)
   with weights too.
 - band: the share of repetitions that stay inside the 95 % band everywhere; bar: within three binomial errors.
 - over-confident (widths times 0.7), under-confident (times 1.4), shifted up or down (by half a width): value is the share of
-  repetitions that are found (p < 0.01) *and* called by their name; bar 0.95. References of TARP follow the context there, at a distance of
-  three: those that lie on all sides see a shift in second order only (0.69 of the repetitions).
+  repetitions that are found (p < 0.01) *and* called by their name; bar 0.95. References of TARP follow the context there, three widths from
+  the posterior on either side of it: those that lie anywhere see a shift in second order only (0.69 of the repetitions).
 """
 
 import functools
@@ -49,7 +49,8 @@ def every(
     posterior = PosteriorDraws(theta, draws, *logs, weight)
     found = {c.name: c for c in check_calibration(posterior, seed=seed)}
     if shift:
-        found["TARP"] = tarp(posterior, centre - shift * SIGMA + 3.0 * SIGMA, seed=seed)
+        sides = 3.0 * SIGMA * rng.choice([-1.0, 1.0], (events, 1))
+        found["TARP"] = tarp(posterior, centre - shift * SIGMA + sides, seed=seed)
     pits = stats.norm.cdf(theta[:, 0], centre[:, 0], width * SIGMA)
     predicted = centre[:, :1] + width * SIGMA * stats.norm.ppf(LEVELS)
     return {
