@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import logging
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,14 +30,13 @@ from pofx.tasks.classifier_surrogate.metrics import (
 )
 from pofx.tasks.classifier_surrogate.points import Scan, WorkingPoint, continuous, scan, working_points
 from pofx.tasks.classifier_surrogate.surrogate import FAMILIES, Surrogate, bayesian_family, default_training, fit_tagged
+from pofx.tasks.timing import Timed
 from pofx.training.noise import derive_seed
 
 if TYPE_CHECKING:
     from pofx.metrics.calibration_curves import CalibrationCurve
 
 __all__ = ["SCALES", "Analysis", "Scale", "Settings", "run"]
-
-logger = logging.getLogger(__name__)
 
 FEWER = 8
 """The second surrogate is trained on this fraction of the jets."""
@@ -105,7 +102,7 @@ class Settings:
 
 
 @dataclass
-class Analysis:
+class Analysis(Timed):
     """What was asked for and everything that was found."""
 
     train: Tagged
@@ -126,15 +123,6 @@ class Analysis:
     points: list[WorkingPoint] = field(default_factory=list)
     scan: Scan | None = None
     seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def timed(self, step: str) -> Iterator[None]:
-        """Log a step, and keep how long it took."""
-        begun = time.perf_counter()
-        logger.info("%s ...", step)
-        yield
-        self.seconds[step] = round(time.perf_counter() - begun, 2)
-        logger.info("%s: %.1f s", step, self.seconds[step])
 
     @property
     def fitted(self) -> Surrogate:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +25,7 @@ from pofx.tasks.cross_section.release_files import read_predictions
 from pofx.tasks.cross_section.subsets import chosen
 from pofx.tasks.cross_section.theory import Chi2Cost, DensityCost, ParameterFit, fit_parameters, fit_smoothed
 from pofx.tasks.cross_section.universes import Universes
+from pofx.tasks.timing import Timed
 from pofx.training.noise import derive_seed
 
 if TYPE_CHECKING:
@@ -36,8 +35,6 @@ if TYPE_CHECKING:
     from pofx.models.selection import Selection
 
 __all__ = ["SCALES", "Analysis", "Scale", "Settings", "Validation", "run"]
-
-logger = logging.getLogger(__name__)
 
 Floats = NDArray[np.float64]
 Predictions = Mapping[str, ArrayLike] | str | Path
@@ -97,7 +94,7 @@ class Validation:
 
 
 @dataclass
-class Analysis:
+class Analysis(Timed):
     """What was asked for and everything that was found."""
 
     universes: Universes
@@ -118,15 +115,6 @@ class Analysis:
     truth: float | None = None
     release: Path | None = None
     seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def timed(self, step: str) -> Iterator[None]:
-        """Log a step, and keep how long it took."""
-        begun = time.perf_counter()
-        logger.info("%s ...", step)
-        yield
-        self.seconds[step] = round(time.perf_counter() - begun, 2)
-        logger.info("%s: %.1f s", step, self.seconds[step])
 
     @property
     def density(self) -> Model:
