@@ -22,6 +22,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from pofx.config import check_at_least
+from pofx.plain import plain
 
 __all__ = ["RationalQuadratic", "rational_quadratic", "rational_quadratic_inverse"]
 
@@ -136,7 +137,7 @@ class RationalQuadratic:
 
     def _apply(self, x: Tensor, raw: Tensor, dim: int, inverse: bool) -> tuple[Tensor, Tensor]:
         dim = dim % raw.dim()
-        if torch.is_grad_enabled() and (x.requires_grad or raw.requires_grad):
+        if torch.is_grad_enabled() and not plain() and (x.requires_grad or raw.requires_grad):
             with torch.autocast(x.device.type, enabled=False):
                 return _Spline.apply(x, raw.to(x.dtype), self, dim, inverse)  # type: ignore[no-untyped-call]
         out, log_slope = _evaluate(x, raw.to(x.dtype), self, dim, inverse)[:2]

@@ -102,9 +102,8 @@ class MixtureBody(nn.Module):
         inverse = torch.exp(-(NARROWEST + F.softplus(width.unflatten(-1, (k, d)) - NARROWEST)))
         unit = torch.eye(d, dtype=width.dtype, device=width.device).expand(len(width), k, d, d)
         if d > 1:
-            place = (slice(None), slice(None), self.rows, self.columns)
-            unit = unit.clone()
-            unit[place] = below.unflatten(-1, (k, -1))
+            place = self.rows * d + self.columns
+            unit = unit.flatten(-2).index_copy(-1, place, below.unflatten(-1, (k, -1))).unflatten(-1, (d, d))
         return inverse[..., None] * unit
 
     def _start(self) -> Tensor:

@@ -21,6 +21,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from pofx.errors import ConfigError
+from pofx.plain import plain
 
 __all__ = ["MaskedLinear", "MaskedNetwork"]
 
@@ -63,6 +64,8 @@ class MaskedLinear(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """``(inputs, n)`` to ``(outputs, n)``."""
+        if plain():
+            return torch.addmm(self.bias[:, None], self.weight * self.mask, h)
         return _BlockLinear.apply(h, self.weight * self.mask, self.bias, self.blocks)  # type: ignore[no-untyped-call]
 
 

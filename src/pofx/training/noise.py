@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-__all__ = ["Noise", "derive_seed", "philox"]
+__all__ = ["Noise", "derive_seed", "philox", "uniforms"]
 
 _LOW = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -32,9 +32,9 @@ def derive_seed(seed: int, *labels: str | int) -> int:
 
 
 def philox(
-    counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]
+    counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int | Tensor, int | Tensor]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Philox 4x32 with ten rounds: four int64 tensors that hold 32-bit words, to four more."""
+    """Philox 4x32 with ten rounds: four int64 tensors that hold 32-bit words, to four more; keys may be tensors too."""
     a, b, c, d = counter
     k0, k1 = key
     for _ in range(10):
@@ -42,6 +42,27 @@ def philox(
         a, b, c, d = ((p1 >> 32) & _LOW) ^ b ^ k0, p1 & _LOW, ((p0 >> 32) & _LOW) ^ d ^ k1, p0 & _LOW
         k0, k1 = (k0 + _WEYL[0]) & _LOW, (k1 + _WEYL[1]) & _LOW
     return a, b, c, d
+
+
+def uniforms(key: int | Tensor, index: Tensor, size: int) -> Tensor:
+    """float64 in (0, 1) with 53 bits, shape ``(n, size)``: element (i, j) depends on (key, index[i], j) alone.
+
+    A tensor of keys ``(K,)`` gives ``(K, n, size)``, in one go.
+
+    >>> both = uniforms(torch.tensor([5, 6]), torch.arange(3), 2)
+    >>> bool((both[1] == uniforms(6, torch.arange(3), 2)).all())
+    True
+    """
+    many = isinstance(key, Tensor)
+    keys = key.to(index.device)[:, None, None] if isinstance(key, Tensor) else key
+    blocks = torch.arange((size + 1) // 2, device=index.device)
+    low, high = (index & _LOW)[:, None], ((index >> 32) & _LOW)[:, None]
+    shape = (len(index), len(blocks))
+    counter = (low.expand(shape), high.expand(shape), blocks.expand(shape), torch.zeros_like(blocks).expand(shape))
+    a, b, c, d = philox(counter, (keys & _LOW, (keys >> 32) & _LOW))
+    first, second = ((a << 21) | (b >> 11)), ((c << 21) | (d >> 11))
+    words = torch.stack((first, second), -1).flatten(2 if many else 1)[..., :size]
+    return (words.double() + 0.5) * 2.0**-53
 
 
 @dataclass(frozen=True)
@@ -92,13 +113,5 @@ class Noise:
         return 1.0 - torch.finfo(self.dtype).eps / 2
 
     def _uniform(self, name: str, size: int) -> Tensor:
-        """float64 in (0, 1) with 53 bits, shape (n, size): element (i, j) depends on (key, index[i], j) alone."""
-        key = derive_seed(self.seed, self.scope, name, self.step)
-        blocks = torch.arange((size + 1) // 2, device=self.index.device)
-        low, high = (self.index & _LOW)[:, None], ((self.index >> 32) & _LOW)[:, None]
-        shape = (len(self.index), len(blocks))
-        counter = (low.expand(shape), high.expand(shape), blocks.expand(shape), torch.zeros_like(blocks).expand(shape))
-        a, b, c, d = philox(counter, (key & _LOW, (key >> 32) & _LOW))
-        first, second = ((a << 21) | (b >> 11)), ((c << 21) | (d >> 11))
-        words = torch.stack((first, second), -1).flatten(1)[:, :size]
-        return (words.double() + 0.5) * 2.0**-53
+        """float64 in (0, 1), shape (n, size)."""
+        return uniforms(derive_seed(self.seed, self.scope, name, self.step), self.index, size)

@@ -12,6 +12,7 @@ from pofx.models.base import Layout
 from pofx.training.contract import Phase
 from pofx.uncertainty.base import Members, Posterior, data_phase
 from pofx.uncertainty.inside import inside
+from pofx.uncertainty.together import resampled, separable, together
 
 __all__ = ["Ensemble"]
 
@@ -26,8 +27,12 @@ class Ensemble(Posterior):
 
     Parameters
     ----------
-    members : how many.
+    members : how many. With K of them, bands are themselves uncertain by :math:`1/\sqrt{2 (K - 1)}`.
     bootstrap : whether every member is trained on events drawn again with replacement.
+    together : train them in one loop, on the same batches: the loss is evaluated for all members at once (``vmap`` over stacked weights)
+        where its operations allow it, and K times per step elsewhere. Small networks then cost little more than one; memory is that of
+        K. The loss is their mean, and the best weights are those of the best mean. False trains one after the other, as do phases that
+        are more than steps on a loss (closed forms, latents of the phase before, persistent chains).
 
     >>> import numpy as np, pofx
     >>> x = np.random.default_rng(1).normal(size=(400, 1))
@@ -41,6 +46,7 @@ class Ensemble(Posterior):
 
     members: int = 10
     bootstrap: bool = True
+    together: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -50,6 +56,12 @@ class Ensemble(Posterior):
         return Members([self.family.build(layout) for _ in range(self.members)])
 
     def phases(self, layout: Layout) -> tuple[Phase, ...]:
-        own = self.family.phases(layout)
+        weighting = resampled if self.bootstrap else None
         parts = [f"members.{k}" for k in range(self.members)]
-        return (data_phase(), *(inside(phase, path, resampled=self.bootstrap) for path in parts for phase in own))
+        phases = [data_phase()]
+        for phase in self.family.phases(layout):
+            if self.together and separable(phase):
+                phases.append(together(phase, weighting))
+            else:
+                phases += [inside(phase, path, resampled=self.bootstrap) for path in parts]
+        return tuple(phases)

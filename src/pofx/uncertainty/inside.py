@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pofx.data.events import Events
 from pofx.errors import CapabilityError
 from pofx.training.contract import Loss, LossFunction, Phase, Source, Update
-from pofx.training.noise import Noise, derive_seed
+from pofx.training.noise import Noise, derive_seed, uniforms
 
 __all__ = ["PartSource", "inside", "loss_inside", "multiplicities"]
 
@@ -67,13 +67,14 @@ def _key(body: Any, path: str) -> int:
     return derive_seed(int(body.seed), "bootstrap", path)
 
 
-def multiplicities(key: int, index: Tensor) -> Tensor:
-    """How often each event is in a data set that was drawn again with replacement: Poisson of mean one, by the event's number.
+def multiplicities(keys: Sequence[int], index: Tensor) -> Tensor:
+    """How often each event is in data sets that were drawn again with replacement, ``(K, n)``: Poisson of mean one, by the event's number.
 
-    >>> multiplicities(1, torch.arange(100_000)).mean().round(decimals=2)
+    >>> multiplicities([1], torch.arange(100_000)).mean().round(decimals=2)
     tensor(1., dtype=torch.float64)
     """
-    u = Noise(key, index, dtype=torch.float64).uniform("multiplicity")
+    words = torch.tensor([derive_seed(key, "", "multiplicity", 0) for key in keys])
+    u = uniforms(words, index, 1).squeeze(2)
     counts = torch.arange(0, 20, dtype=torch.float64, device=index.device)
     cumulative = (-1.0 - torch.lgamma(counts + 1)).exp().cumsum(0)
     return torch.searchsorted(cumulative, u).double()
@@ -128,7 +129,7 @@ class PartSource:
         if self.key is None:
             return events
         assert events.index is not None
-        times = multiplicities(self.key, events.index)
+        times = multiplicities([self.key], events.index)[0]
         return events.replace(
             weight=times.to(next(iter(events.fields.values())).dtype)
             if events.weight is None

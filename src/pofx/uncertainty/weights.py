@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from math import prod
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -74,27 +75,31 @@ class Weights:
 
 @contextmanager
 def swapped(module: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[nn.Module]:
-    """The module, computing with these tensors in place of the parameters of these names (wherever those are shared); differentiable.
+    """The module, computing with these tensors in place of the parameters and buffers of these names, wherever those are shared.
+
+    Derivatives go through to the tensors.
 
     >>> layer = nn.Linear(1, 1)
     >>> with swapped(layer, {"weight": torch.tensor([[2.0]]), "bias": torch.tensor([1.0])}):
     ...     float(layer(torch.tensor([[3.0]])))
     7.0
     """
-    new = {id(module.get_parameter(name)): tensor for name, tensor in tensors.items()}
-    places = [
-        (owner, name, parameter)
+    own = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    new = {id(own[name]): tensor for name, tensor in tensors.items()}
+    places: list[tuple[dict[str, Any], str, Tensor]] = [
+        (held, name, tensor)
         for owner in module.modules()
-        for name, parameter in owner._parameters.items()
-        if id(parameter) in new
+        for held in cast("tuple[dict[str, Any], ...]", (owner._parameters, owner._buffers))
+        for name, tensor in held.items()
+        if id(tensor) in new
     ]
     try:
-        for owner, name, parameter in places:
-            owner._parameters[name] = new[id(parameter)]  # type: ignore[assignment]
+        for held, name, tensor in places:
+            held[name] = new[id(tensor)]
         yield module
     finally:
-        for owner, name, parameter in places:
-            owner._parameters[name] = parameter
+        for held, name, tensor in places:
+            held[name] = tensor
 
 
 def matching(names: Sequence[str], patterns: Sequence[str], owner: str) -> tuple[str, ...]:
