@@ -1,6 +1,6 @@
 """Bands of Bayesian flows on two ramps and a ring (arXiv:2104.04543): are they as wide as the density is wrong, and where are they widest?
 
-30 data sets of 1250 events of each toy (of which 80 % train), a spline flow of one layer, and its density at ten points, at equal steps
+30 data sets of 1250 events of each toy, all of which train, a spline flow of one layer, and its density at ten points, at equal steps
 between the 5 and the 95 % quantile of the direction in which the toy varies, spread over the flat direction. Pulls are (mean density -
 truth) / band. Value and error: their mean, their root mean square about it, and the relative band at the outermost two points over that
 at the middle two, all with errors from the scatter of the data sets. Bars: mean within 0.3, width from 0.7 to 1.4, ratio above 1 by two
@@ -25,7 +25,9 @@ from pofx.uncertainty import BayesianModel
 NAME = "05_bayesian_flow"
 EVENTS, POINTS, SETS = 1250, 10, 30
 FLAT = (0.1 + 0.618 * np.arange(POINTS)) % 0.9 + 0.05
-FLOW = pofx.SplineFlow(layers=1, hidden=(16,), bins=5)
+RAMP = pofx.SplineFlow(layers=1, hidden=(16,), bins=5)
+RING = pofx.SplineFlow(layers=1, hidden=(16, 16), bins=8)
+"""A ring asks for more than a ramp: with the smaller flow its density is wrong by a fifth, whatever the data."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +38,21 @@ class Method:
     steps: int
 
 
-def methods(quick: bool) -> dict[str, Method]:
-    """What is compared."""
-    short, members = (60, 3) if quick else (2000, 10)
+def methods(toy: str, quick: bool) -> dict[str, Method]:
+    """What is compared; settings were chosen on other data sets (seeds above 100)."""
+    flow = RING if toy == "gaussian-ring" else RAMP
+    if quick:
+        return {
+            "ensemble": Method(pofx.Ensemble(flow, members=3), 15),
+            "variational": Method(pofx.Variational(flow), 60),
+            "AdamMCMC": Method(pofx.AdamMCMC(flow, steps=120), 15),
+            "SGHMC": Method(pofx.SGHMC(flow, steps=120, step_size=0.003), 15),
+        }
     return {
-        "ensemble": Method(pofx.Ensemble(FLOW, members=members), short // 4),
-        "variational": Method(pofx.Variational(FLOW), short),
-        "AdamMCMC": Method(pofx.AdamMCMC(FLOW, steps=2 * short), short // 4),
-        "SGHMC": Method(pofx.SGHMC(FLOW, steps=2 * short, step_size=0.005), short // 4),
+        "ensemble": Method(pofx.Ensemble(flow, members=20), 400),
+        "variational": Method(pofx.Variational(flow, temperature=0.25), 1500),
+        "AdamMCMC": Method(pofx.AdamMCMC(flow, steps=3000), 300),
+        "SGHMC": Method(pofx.SGHMC(flow, steps=3000, step_size=0.003), 300),
     }
 
 
@@ -59,7 +68,7 @@ class Bands:
 def fitted(toy: str, method: Method, seed: int) -> BayesianModel:
     """One data set's model."""
     truth = RAMPS[toy]
-    data = pofx.Dataset.from_arrays(truth.sample(EVENTS, seed), columns=truth.columns())
+    data = pofx.Dataset.from_arrays(truth.sample(EVENTS, seed), columns=truth.columns()).with_split((1.0, 0.0, 0.0))
     training = pofx.Training(
         max_epochs=None,
         max_steps=method.steps,
@@ -75,7 +84,7 @@ def fitted(toy: str, method: Method, seed: int) -> BayesianModel:
 @functools.cache
 def bands(toy: str, name: str, sets: int, quick: bool) -> Bands:
     """All data sets of a toy by one method."""
-    truth, method = RAMPS[toy], methods(quick)[name]
+    truth, method = RAMPS[toy], methods(toy, quick)[name]
     points = truth.points(truth.quantiles(np.linspace(0.05, 0.95, POINTS)), FLAT)
     exact = np.exp(truth.log_prob(points))
     pulls, relative = [], []
@@ -125,7 +134,7 @@ MEASURES = {"pull mean": (pull_mean, 0.3), "pull width": (pull_width, 1.4), "edg
 def rows(quick: bool) -> Iterator[tuple[str, str, str]]:
     """Toy, method, measure."""
     for toy in RAMPS:
-        for name in methods(quick):
+        for name in methods(toy, quick):
             yield from ((toy, name, measure) for measure in MEASURES)
 
 

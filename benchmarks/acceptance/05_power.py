@@ -19,7 +19,7 @@ from pofx.metrics.samples import Side
 from pofx.metrics.two_sample import Plan
 
 NAME = "05_power"
-SIZES, REPETITIONS, D = (200, 500, 1000), 10, 5
+SIZES, REPETITIONS, D = (300, 1000, 3000), 30, 5
 DEFORMATIONS = ("shift", "width", "correlation", "tail cut", "extra mode", "contamination")
 
 

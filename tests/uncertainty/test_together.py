@@ -51,9 +51,13 @@ def bodies(model: Any) -> Members:
 def evaluated(loss: LossFunction, body: Members, events: Events, vmapped: bool) -> tuple[Tensor, list[Tensor]]:
     """The loss per event and all gradients, by the one way or the other."""
     assert isinstance(loss, _Together)
-    body.vmapped[(loss.label, body.training)] = vmapped
-    body.zero_grad()
     assert events.index is not None
+    body.train()
+    if vmapped:
+        loss(body, events, Noise(3, events.index, 2))
+        assert loss.vmapped == {True: True}
+    loss.vmapped[True] = vmapped
+    body.zero_grad()
     found = loss(body, events, Noise(3, events.index, 2, scope="here"))
     total = found.per_event.mean() + (0.0 if found.extra is None else found.extra)
     total.backward()
@@ -65,7 +69,6 @@ def test_all_at_once_is_one_after_the_other(name: str) -> None:
     family = FAMILIES[name]
     model = pofx.Ensemble(family, members=3).fit(*toy(), training=QUICK)
     body = bodies(model)
-    assert all(body.vmapped.values()), body.vmapped
     events = pofx.Dataset.from_arrays(*toy(20)).arrays()
     prepared = model.fitted.prepare(events)[0].replace(index=torch.arange(20))
     for phase in family.phases(model.layout):
@@ -93,10 +96,10 @@ def test_every_member_has_its_own_noise_and_its_own_events() -> None:
         seen.append(resampled(whole, index))
         return seen[-1]
 
-    joint = _Together("loss", loss, keep)
+    joint = _Together(loss, keep)
     joint(body, events, noise)
-    assert body.vmapped == {("loss", True): True}
-    each = joint._all(body, events, noise)[""]
+    assert joint.vmapped == {True: True}
+    each = joint.members(body, events, noise)[""]
     assert each.shape == (3, 400)
     each = each.detach()
     spread = each - each.mean(1, keepdim=True)
@@ -125,8 +128,9 @@ def test_what_cannot_be_vmapped_is_looped_over(what: str) -> None:
 
     body = Members([_Counting() for _ in range(3)])
     events = Events({"x": torch.ones(4, 1)}, index=torch.arange(4))
-    found = _Together("loss", loss, None)(body, events, Noise(1, torch.arange(4)))
-    assert body.vmapped == {("loss", True): False}
+    joint = _Together(loss, None)
+    found = joint(body, events, Noise(1, torch.arange(4)))
+    assert joint.vmapped == {True: False}
     torch.testing.assert_close(found.per_event, torch.ones(4))
     assert found.extra is not None
     assert (float(found.extra.detach()), float(found.logs["one"].detach())) == (1.0, 1.0)
@@ -139,7 +143,7 @@ def test_faults_of_a_loss_are_not_hidden() -> None:
         raise ValueError("my fault")
 
     with pytest.raises(ValueError, match="my fault"):
-        _Together("loss", loss, None)(
+        _Together(loss, None)(
             Members([nn.Linear(1, 1)]),
             Events({"x": torch.ones(4, 1)}, index=torch.arange(4)),
             Noise(1, torch.arange(4)),
@@ -176,8 +180,13 @@ def test_clouds() -> None:
     points, mask = rng.normal(size=(120, 4, 2)), np.arange(4) < rng.integers(1, 5, 120)[:, None]
     spec = {"x": Field("cloud", (4, 2), (Column("a"), Column("b")))}
     clouds = pofx.Dataset.from_arrays({"x": points}, columns=spec, masks={"x": mask})
-    model = pofx.Ensemble(pofx.FlowMatching(network=EPiC(width=8, layers=1)), members=2).fit(clouds, training=QUICK)
-    assert all(bodies(model).vmapped.values())
+    family = pofx.FlowMatching(network=EPiC(width=8, layers=1))
+    model = pofx.Ensemble(family, members=2).fit(clouds, training=QUICK)
+    prepared = model.fitted.prepare(clouds.arrays())[0].replace(index=torch.arange(len(clouds)))
+    joint = together(family.phases(model.layout)[0], resampled).updates[0].loss
+    torch.testing.assert_close(
+        evaluated(joint, bodies(model), prepared, True)[0], evaluated(joint, bodies(model), prepared, False)[0]
+    )
 
 
 @pytest.mark.parametrize("circular", [False, True])

@@ -63,12 +63,11 @@ class Draws(nn.Module):
 
 
 class Members(Draws):
-    """Every draw is a body of its own. ``vmapped``: losses, by name and mode, that can be evaluated for all in one go, or not."""
+    """Every draw is a body of its own."""
 
     def __init__(self, members: list[nn.Module]) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
-        self.vmapped: dict[tuple[str, bool], bool] = {}
 
     def count(self) -> int:
         return len(self.members)

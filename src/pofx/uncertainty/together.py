@@ -46,7 +46,7 @@ def together(phase: Phase, weighting: Weighting | None) -> Phase:
         phase,
         name=f"members/{phase.name}",
         updates=tuple(_update(update, weighting) for update in phase.updates),
-        monitor=_Together("monitor", monitor, None),
+        monitor=_Together(monitor, None),
     )
 
 
@@ -59,7 +59,7 @@ def resampled(body: Any, index: Tensor) -> Tensor:
 def _update(update: Update, weighting: Weighting | None) -> Update:
     return replace(
         update,
-        loss=_Together(update.name, update.loss, weighting),
+        loss=_Together(update.loss, weighting),
         parameters=tuple(f"members.*.{pattern}" for pattern in update.parameters),
     )
 
@@ -82,13 +82,17 @@ class MemberNoise(Noise):
 
 
 class _Together:
-    """The mean of the members' losses; vmapped where the loss allows it, which the first evaluation finds out, and a loop elsewhere."""
+    """The mean of the members' losses; vmapped where the loss allows it, which the first evaluation finds out, and a loop elsewhere.
 
-    def __init__(self, label: str, loss: LossFunction, weighting: Weighting | None) -> None:
-        self.label, self.loss, self.weighting = label, loss, weighting
+    ``vmapped``: what was found, in training and in evaluation mode.
+    """
+
+    def __init__(self, loss: LossFunction, weighting: Weighting | None) -> None:
+        self.loss, self.weighting = loss, weighting
+        self.vmapped: dict[bool, bool] = {}
 
     def __call__(self, body: Any, events: Events, noise: Noise) -> Loss:
-        found = self._all(body, events, noise)
+        found = self.members(body, events, noise)
         terms = found.pop("")
         if self.weighting is not None:
             assert events.index is not None
@@ -96,12 +100,12 @@ class _Together:
         extra = found.pop("+", None)
         return Loss(terms.mean(0), None if extra is None else extra.mean(0), {k: v.mean(0) for k, v in found.items()})
 
-    def _all(self, body: Any, events: Events, noise: Noise) -> dict[str, Tensor]:
+    def members(self, body: Any, events: Events, noise: Noise) -> dict[str, Tensor]:
         """What every member's loss gives, stacked: per event under "", the extra under "+", and logs."""
-        key = (self.label, body.training)
-        if key not in body.vmapped:
-            body.vmapped[key] = self._probe(body, events, noise)
-        return self._vmapped(body, events, noise) if body.vmapped[key] else self._loop(body, events, noise)
+        if body.training not in self.vmapped:
+            self.vmapped[body.training] = self._probe(body, events, noise)
+        every = self._all_at_once if self.vmapped[body.training] else self._loop
+        return every(body, events, noise)
 
     def _probe(self, body: Any, events: Events, noise: Noise) -> bool:
         """Whether ``vmap`` is possible: every operation has a rule, and no buffer is changed, which would be lost."""
@@ -118,12 +122,12 @@ class _Together:
         if moved:
             return False
         try:
-            self._vmapped(body, events, noise)
+            self._all_at_once(body, events, noise)
         except REFUSALS:
             return False
         return True
 
-    def _vmapped(self, body: Any, events: Events, noise: Noise) -> dict[str, Tensor]:
+    def _all_at_once(self, body: Any, events: Events, noise: Noise) -> dict[str, Tensor]:
         count, first = len(body.members), body.members[0]
         stacked = _stacked(body.members)
 
