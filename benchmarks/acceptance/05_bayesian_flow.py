@@ -40,7 +40,8 @@ class Method:
 
 def methods(toy: str, quick: bool) -> dict[str, Method]:
     """What is compared; settings were chosen on other data sets (seeds above 100)."""
-    flow = RING if toy == "gaussian-ring" else RAMP
+    ring = toy == "gaussian-ring"
+    flow = RING if ring else RAMP
     if quick:
         return {
             "ensemble": Method(pofx.Ensemble(flow, members=3), 15),
@@ -51,7 +52,7 @@ def methods(toy: str, quick: bool) -> dict[str, Method]:
     return {
         "ensemble": Method(pofx.Ensemble(flow, members=20), 400),
         "variational": Method(pofx.Variational(flow, temperature=0.25), 1500),
-        "AdamMCMC": Method(pofx.AdamMCMC(flow, steps=3000), 300),
+        "AdamMCMC": Method(pofx.AdamMCMC(flow, steps=8000 if ring else 3000, burn_in=0.3), 300),
         "SGHMC": Method(pofx.SGHMC(flow, steps=3000, step_size=0.003), 300),
     }
 

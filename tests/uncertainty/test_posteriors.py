@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
 from linear import EXACT, LinearGaussian, NoisyQuadratic, data, posterior
+from torch import nn
 
 import pofx
-from pofx.errors import CapabilityError, ConfigError
+from pofx.data.events import Events
+from pofx.errors import CapabilityError, ConfigError, PofxWarning
 from pofx.networks.masked import MaskedLinear
+from pofx.training.contract import Loss
+from pofx.training.noise import Noise
 from pofx.uncertainty.laplace import _hessian
 from pofx.uncertainty.swag import _Path
 from pofx.uncertainty.variational import _Normal
@@ -172,3 +179,53 @@ def test_only_a_family_is_wrapped_and_only_once() -> None:
         pofx.Ensemble("spline-flow")
     with pytest.raises(ConfigError, match="already"):
         pofx.Ensemble(pofx.SWAG(pofx.SplineFlow()))
+
+
+class _Counted(LinearGaussian):
+    """Counts how often its loss is evaluated with gradients."""
+
+    calls: ClassVar[int] = 0
+    noisy: ClassVar[bool] = False
+
+    def loss(self, body: nn.Module, events: Events, noise: Noise) -> Loss:
+        type(self).calls += torch.is_grad_enabled()
+        if self.noisy:
+            noise.normal("z", 1)
+        return super().loss(body, events, noise)
+
+
+class _CountedNoisy(_Counted):
+    noisy: ClassVar[bool] = True
+
+
+@pytest.mark.parametrize(("family", "per_step"), [(_Counted, 1), (_CountedNoisy, 2)])
+def test_a_chain_evaluates_a_fixed_energy_once_per_position(family: type[_Counted], per_step: int) -> None:
+    family.calls = 0
+    x, c = data()
+    pofx.AdamMCMC(family(), steps=40, draws=4).fit(x, c, training=EXACT.replace(max_steps=1))
+    assert family.calls == 1 + 40 * per_step + (per_step == 1)
+
+
+class _Stopped(LinearGaussian):
+    """Ctrl-C at this evaluation of the loss with gradients."""
+
+    calls: ClassVar[int] = 0
+    last: ClassVar[int] = 10**9
+
+    def loss(self, body: nn.Module, events: Events, noise: Noise) -> Loss:
+        type(self).calls += torch.is_grad_enabled()
+        if self.calls == self.last:
+            raise KeyboardInterrupt
+        return super().loss(body, events, noise)
+
+
+def test_a_chain_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
+    x, c = data()
+    family = pofx.AdamMCMC(_Stopped(), steps=40, draws=4)
+    whole = draws(family.fit(x, c, training=EXACT.replace(max_steps=5)))
+    training = EXACT.replace(max_steps=5, checkpoint=str(tmp_path / "chain.ckpt"), checkpoint_every=1)
+    _Stopped.calls, _Stopped.last = 0, 30
+    with pytest.warns(PofxWarning, match="interrupted"):
+        family.fit(x, c, training=training)
+    _Stopped.last = 10**9
+    np.testing.assert_array_equal(draws(family.fit(x, c, training=training, resume="must")), whole)

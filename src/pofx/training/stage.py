@@ -178,6 +178,7 @@ class Stage:
                 evaluation()
                 mover.optimiser.step()
             else:
+                self.clean = False  # a sampler moves the weights before it evaluates the loss
                 mover.optimiser.step(evaluation)  # type: ignore[arg-type]
         except _NotFinite:
             evaluation.seed()

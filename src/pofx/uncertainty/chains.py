@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 from torch.optim import Optimizer
 
 from pofx.config import check_at_least, check_between
@@ -38,12 +39,32 @@ def last_updates(family: Family, layout: Layout) -> Phase:
     return phases[-1]
 
 
-def energy_of(loss: LossFunction, names: tuple[str, ...], prior: float, temperature: float) -> LossFunction:
+@dataclass
+class Watch:
+    """Whether an energy was seen to be random, given the events: by its noise, or by dropout."""
+
+    random: bool = False
+
+
+@dataclass(frozen=True)
+class _WatchedNoise(Noise):
+    watch: Watch = field(default_factory=Watch)
+
+    def _uniform(self, name: str, size: int) -> Tensor:
+        self.watch.random = True
+        return super()._uniform(name, size)
+
+
+def energy_of(
+    loss: LossFunction, names: tuple[str, ...], prior: float, temperature: float, watch: Watch | None = None
+) -> LossFunction:
     r"""The wrapped family's loss as :math:`U(\theta) = N L(\theta) / T + |\theta|^2 / 2 s^2`, with N what the events are worth."""
-    inner = loss_inside(loss, "inner")
+    inner, seen = loss_inside(loss, "inner"), watch or Watch()
 
     def energy(body: Any, events: Events, noise: Noise) -> Loss:
-        found, scale = inner(body, events, noise), body.size / temperature
+        seen.random |= any(isinstance(part, _DropoutNd) and part.p > 0 for part in body.inner.modules())
+        own = _WatchedNoise(noise.seed, noise.index, noise.step, noise.dtype, noise.scope, seen)
+        found, scale = inner(body, events, own), body.size / temperature
         weights = torch.stack([body.inner.get_parameter(name).square().sum() for name in names]).sum()
         extra = 0.5 * weights / prior**2 + (0.0 if found.extra is None else scale * found.extra)
         return Loss(scale * found.per_event, extra, found.logs)
@@ -118,13 +139,14 @@ class _Sampler(Posterior):
     def _update(self, update: Update, names: tuple[str, ...]) -> Update:
         """An update of the family as one that samples the weights it moves."""
         own = matching(names, update.parameters, self.name)
+        watch = Watch(random=self.batch != "all")
         return Update(
             update.name,
-            energy_of(update.loss, own, self.prior, self.temperature),
+            energy_of(update.loss, own, self.prior, self.temperature, watch),
             tuple(f"inner.{name}" for name in own),
             every=update.every,
             repeat=update.repeat,
-            optimiser=lambda named: ChainOptimiser(named, self.kernel()),
+            optimiser=lambda named: ChainOptimiser(named, self.kernel(), watch),
         )
 
     def _record(self, body: Any) -> None:
@@ -232,25 +254,36 @@ class SGHMC(_Sampler):
 
 
 class ChainOptimiser(Optimizer):
-    """A kernel in the place of an optimiser: the loss is U, and a step moves the parameters to the chain's next position."""
+    """A kernel in the place of an optimiser: the loss is U, and a step moves the parameters to the chain's next position.
 
-    def __init__(self, named: list[tuple[str, nn.Parameter]], kernel: Kernel) -> None:
-        self._list, self._kernel = [p for _, p in named], kernel
+    Where U is not random, its value and gradient at the position that a step ends at are those that the next one begins with.
+    """
+
+    def __init__(self, named: list[tuple[str, nn.Parameter]], kernel: Kernel, watch: Watch | None = None) -> None:
+        self._list, self._kernel, self._watch = [p for _, p in named], kernel, watch or Watch(random=True)
         super().__init__(self._list, {})
         self.state[self._list[0]].update(kernel.start(self._position()))
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor]) -> Tensor:  # type: ignore[override]
         """One step of the chain; every evaluation of U is on the same batch with the same noise."""
-        here = self._evaluate(closure)
-        generator = torch.Generator().manual_seed(derive_seed(torch.initial_seed(), "chain"))
+        state, position = self.state[self._list[0]], self._position()
+        known = "here" in state
+        here = (state.pop("here"), state.pop("here gradient")) if known else self._evaluate(closure)
+        key = state.setdefault("key", torch.tensor(derive_seed(torch.initial_seed(), "chain")))
+        generator = torch.Generator().manual_seed(derive_seed(int(key), int(state["step"])))
+        points = [(position, here)]
 
-        def energy(position: Tensor) -> Point:
-            self._move(position)
-            return self._evaluate(closure)
+        def energy(at: Tensor) -> Point:
+            self._move(at)
+            points.append((at, self._evaluate(closure)))
+            return points[-1][1]
 
-        state = self.state[self._list[0]]
-        self._move(self._kernel.step(self._position(), here, energy, state, generator))
+        end = self._kernel.step(position, here, energy, state, generator)
+        self._move(end)
+        for at, (value, gradient) in points if not self._watch.random else []:
+            if torch.equal(at, end):
+                state["here"], state["here gradient"] = value, gradient
         return here[0].squeeze()
 
     def _position(self) -> Tensor:
