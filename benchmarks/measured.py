@@ -160,6 +160,17 @@ def bands() -> str:
     return table(["toy", "method", "mean of pulls", "width of pulls", "band at edges over middle", "CPU s"], lines)
 
 
+def ensembles() -> str:
+    """One after the other over together."""
+    rows, lines = read("05_ensembles"), []
+    for case in dict.fromkeys(measure.partition(" members")[0].rpartition(", ")[0] for measure in rows):
+        found = {
+            k: row for measure, row in rows.items() if measure.startswith(case) for k in (5, 20) if f", {k} " in measure
+        }
+        lines.append([case, *(number(found.get(k, {})) for k in (5, 20))])
+    return table(["family", "5 members", "20 members"], lines)
+
+
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "simulators-measured": {
         "speeds": speeds,
@@ -171,7 +182,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "gflash": gflash,
     },
     "two-sample-tests": {"power": power},
-    "uncertainty": {"bands": bands},
+    "uncertainty": {"bands": bands, "ensembles": ensembles},
 }
 
 
