@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import linear
 import numpy as np
 import pytest
 import torch
@@ -108,6 +109,23 @@ def test_every_member_has_its_own_noise_and_its_own_events() -> None:
     np.testing.assert_allclose(seen[0].mean(1), 1.0, atol=4 / 20)
     assert not torch.equal(seen[0][0], seen[0][1])
     torch.testing.assert_close(seen[0][2], multiplicities([_key(body, "members.2")], torch.arange(400))[0])
+
+
+def test_members_are_the_least_squares_of_their_own_resampled_events() -> None:
+    x, c = linear.data()
+    events = pofx.Dataset.from_arrays(x, context=c).with_split((1.0, 0.0, 0.0))
+    model = pofx.Ensemble(linear.LinearGaussian(), members=5).fit(events, training=linear.EXACT)
+    body = bodies(model)
+    context = events.arrays().context
+    assert context is not None
+    latent = np.asarray(model.fitted.prepare_context(context).x)
+    design = np.column_stack([latent, np.ones(len(c))])
+    times = resampled(body, torch.arange(len(c))).numpy()
+    for k in range(5):
+        root = np.sqrt(times[k])[:, None]
+        expected = np.linalg.lstsq(root * design, root[:, 0] * x[:, 0], rcond=None)[0]
+        found = torch.cat([p.detach().flatten() for p in body.members[k].parameters()]).numpy()
+        np.testing.assert_allclose(found, expected, atol=2e-3)
 
 
 class _Counting(nn.Module):
