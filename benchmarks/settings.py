@@ -74,7 +74,7 @@ def steps(number: int, learning_rate: float = 2e-3, batch_size: int = 512, **cha
 
 NETWORK = ResidualMLP(width=128, layers=3, waves=32)
 GRIDS = Changes({"network": UNet(channels=(16, 32), embedding=32)}, {"max_steps": 800, "batch_size": 64})
-CLOUDS = Changes({"network": EPiC(width=64, layers=3)}, {"max_steps": 1500, "batch_size": 128})
+CLOUDS = Changes({"network": EPiC(width=64, layers=3, activation="silu")}, {"max_steps": 1500, "batch_size": 128})
 FIELDS = {"grid": GRIDS, "cloud": CLOUDS}
 """Of families whose only network is called `network`."""
 

@@ -51,7 +51,7 @@ def methods(toy: str, quick: bool) -> dict[str, Method]:
         }
     return {
         "ensemble": Method(pofx.Ensemble(flow, members=20), 400),
-        "variational": Method(pofx.Variational(flow, temperature=0.25), 1500),
+        "variational": Method(pofx.Variational(flow, temperature=0.4 if ring else 0.25), 2000 if ring else 1500),
         "AdamMCMC": Method(pofx.AdamMCMC(flow, steps=8000 if ring else 3000, burn_in=0.3), 300),
         "SGHMC": Method(pofx.SGHMC(flow, steps=3000, step_size=0.003), 300),
     }

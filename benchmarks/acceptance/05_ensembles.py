@@ -23,7 +23,6 @@ FAMILIES: dict[str, Family] = {
     "spline flow, 3 layers of 64": pofx.SplineFlow(layers=3, hidden=(64, 64), bins=8),
     "mixture density network": pofx.MixtureDensityNetwork(components=8),
     "flow matching, width 64": pofx.FlowMatching(network=ResidualMLP(width=64, layers=2)),
-    "GAN": pofx.GAN(),
 }
 MEMBERS = (5, 20)
 REPETITIONS = 3

@@ -20,7 +20,6 @@ from pofx.data.events import Events
 from pofx.models.annealing import anneal
 from pofx.models.base import Layout
 from pofx.models.field import FieldBody, network_shape
-from pofx.networks import EPiC
 from pofx.networks.base import NetworkConfig, default_network
 from pofx.solvers.base import column
 from pofx.solvers.hamiltonian import State, adapted, evaluate, hamiltonian_step
@@ -76,7 +75,7 @@ class EnergyBody(FieldBody):
         super().__init__(layout)
         self.levels, self.smallest = levels, smallest
         shape = network_shape(layout, times=0 if smallest is None else 1, outputs=1)
-        self.network = _without_constant((network or _default(self.kind)).build(shape))
+        self.network = _without_constant((network or default_network(self.kind)).build(shape))
         self.single = layout.context is None and self.kind != "cloud"
         self.register_parameter("log_z", None)
         self.register_buffer("log_steps", self._first_steps())
@@ -173,11 +172,6 @@ class EnergyBody(FieldBody):
             return torch.full_like(t, math.log(0.5))
         r = self.ratio(t)
         return (r * (1.0 + r * r).rsqrt()).log()
-
-
-def _default(kind: str) -> NetworkConfig:
-    """The default of the kind; smooth, because energies are differentiated."""
-    return EPiC(activation="silu") if kind == "cloud" else default_network(kind)  # type: ignore[arg-type]
 
 
 def _without_constant(network: nn.Module) -> nn.Module:

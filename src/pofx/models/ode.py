@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pofx.config import check_at_least, check_choice
 from pofx.data.events import Events
-from pofx.data.spec import Kind
+from pofx.data.spec import Field, Kind
 from pofx.models.base import CHUNK, Capabilities, Density, Family, Layout, NoiseShape
 from pofx.models.field import FieldBody, field_noise, network_shape
 from pofx.networks.base import NetworkConfig, default_network
@@ -28,8 +28,8 @@ __all__ = ["KINDS", "OdeBody", "OdeFamily", "content_numbers", "field_of"]
 
 KINDS: frozenset[Kind] = frozenset({"vector", "grid", "cloud"})
 
-EXACT = 64
-"""Numbers per event up to which ``trace="auto"`` is exact."""
+EXACT: Mapping[Kind, int] = {"vector": 64, "grid": 16, "cloud": 16}
+"""Numbers per event up to which ``trace="auto"`` is exact: each takes a pass through the network, dear ones for images and clouds."""
 
 
 class OdeBody(FieldBody):
@@ -75,7 +75,7 @@ class OdeFamily(Family):
     solver : that samples; any of :mod:`pofx.solvers`.
     density_solver : that integrates densities, tight by default.
     trace : ``"exact"``, one derivative per number of an event; ``"hutchinson"``, an unbiased estimate of the divergence, whose exponential
-        is not unbiased; ``"auto"``, exact up to 64 numbers per event.
+        is not unbiased; ``"auto"``, exact up to 64 numbers per event, 16 of images and clouds.
     probes : of Hutchinson's estimate, at least two, so that it has an error.
     """
 
@@ -121,10 +121,11 @@ class OdeFamily(Family):
         return noise if body.count is None else noise | {"count": body.count.middle(events)}
 
     def density_of(self, layout: Layout) -> Density:
-        return "exact" if self._exact(layout.spec[layout.only].size) else "estimate"
+        return "exact" if self._exact(layout.spec[layout.only]) else "estimate"
 
     def density_chunk(self, layout: Layout) -> int:
-        return CHUNK // 8 if layout.spec[layout.only].size <= EXACT else CHUNK // 64
+        form = layout.spec[layout.only]
+        return CHUNK // 8 if form.size <= EXACT[form.kind] else CHUNK // 64
 
     def log_density(self, body: Any, events: Events) -> Tensor:
         return self._log_density(body, events)[0]
@@ -134,7 +135,7 @@ class OdeFamily(Family):
 
     def _log_density(self, body: Any, events: Events) -> tuple[Tensor, Tensor]:
         """log p and its standard error, ``(n,)``."""
-        exact = self._exact(body.form.size)
+        exact = self._exact(body.form)
         found = log_density_ode(
             self.field(body, events.context, events.mask),
             events.x,
@@ -146,8 +147,8 @@ class OdeFamily(Family):
         error = torch.zeros_like(found.log_prob) if found.error is None else found.error
         return found.log_prob + body.log_count(events), error
 
-    def _exact(self, size: int) -> bool:
-        return self.trace == "exact" or (self.trace == "auto" and size <= EXACT)
+    def _exact(self, form: Field) -> bool:
+        return self.trace == "exact" or (self.trace == "auto" and form.size <= EXACT[form.kind])
 
     def _probes(self, x: Tensor) -> Tensor:
         """Probes that depend on nothing but the event."""

@@ -55,7 +55,6 @@ class MessagePassing(NetworkConfig):
     neighbours: int = 0
     coordinates: tuple[int, ...] = ()
     embedding: int = 64
-    activation: str = "leaky_relu"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -44,7 +44,6 @@ class Pointwise(NetworkConfig):
 
     widths: tuple[int, ...] = (64, 128, 128, 64)
     embedding: int = 64
-    activation: str = "leaky_relu"
 
     def __post_init__(self) -> None:
         super().__post_init__()
