@@ -54,7 +54,7 @@ def methods(toy: str, quick: bool) -> dict[str, Method]:
         "ensemble": Method(pofx.Ensemble(flow, members=20), 400),
         "variational": Method(variational, 5000 if ring else 1500),
         "AdamMCMC": Method(pofx.AdamMCMC(flow, steps=8000 if ring else 3000, burn_in=0.3), 300),
-        "SGHMC": Method(pofx.SGHMC(flow, steps=3000, step_size=0.003), 300),
+        "SGHMC": Method(pofx.SGHMC(flow, steps=4500 if ring else 3000, step_size=0.002 if ring else 0.003), 300),
     }
 
 
