@@ -74,7 +74,7 @@ def steps(number: int, learning_rate: float = 2e-3, batch_size: int = 512, **cha
 
 NETWORK = ResidualMLP(width=128, layers=3, waves=32)
 GRIDS = Changes({"network": UNet(channels=(16, 32), embedding=32)}, {"max_steps": 800, "batch_size": 64})
-CLOUDS = Changes({"network": EPiC(width=64, layers=3, activation="silu")}, {"max_steps": 1500, "batch_size": 128})
+CLOUDS = Changes({"network": EPiC(width=64, layers=3)}, {"max_steps": 1500, "batch_size": 128})
 FIELDS = {"grid": GRIDS, "cloud": CLOUDS}
 """Of families whose only network is called `network`."""
 
@@ -118,7 +118,7 @@ SETTINGS: dict[str, Setting] = {
                 {"max_steps": 300, "batch_size": 64},
             ),
             "cloud": Changes(
-                {"network": EPiC(width=64, layers=2, activation="silu"), "smallest": 0.05, "levels": 20},
+                {"network": EPiC(width=64, layers=2), "smallest": 0.05, "levels": 20},
                 {"max_steps": 700, "batch_size": 128},
             ),
         },

@@ -27,7 +27,7 @@ EVENTS, POINTS, SETS = 1250, 10, 30
 FLAT = (0.1 + 0.618 * np.arange(POINTS)) % 0.9 + 0.05
 RAMP = pofx.SplineFlow(layers=1, hidden=(16,), bins=5)
 RING = pofx.SplineFlow(layers=1, hidden=(32, 32), bins=8)
-"""A ring asks for more than a ramp: with the smaller flow its density is wrong by a fifth, whatever the data."""
+"""A ring asks for more than a ramp: with the smaller flow its density is wrong, whatever the data."""
 
 
 @dataclass(frozen=True)

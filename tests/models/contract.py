@@ -200,7 +200,7 @@ CASES = {
             {"network": MLP, "objective": "noise-contrastive", **WALK},
             kinds={
                 "grid": {"network": GRID_NETWORK, "objective": "denoising", **SHORT_WALK},
-                "cloud": {"network": replace(CLOUD_NETWORK, activation="silu"), "objective": "denoising", **SHORT_WALK},
+                "cloud": {"network": CLOUD_NETWORK, "objective": "denoising", **SHORT_WALK},
             },
         ),
         Case("rbm", {"hidden": 4, "levels": 6, "polish": 2}, gap=0.15),

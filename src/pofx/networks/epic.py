@@ -36,7 +36,7 @@ class EPiC(NetworkConfig):
     ----------
     width : of the points' features; latent : of the global vector; layers : how many EPiC layers.
     embedding : width of the conditioning vector.
-    activation : smooth by default, where the paper has ``"leaky_relu"``: along a velocity with kinks, densities take thousands of steps.
+    activation : smooth by default, where the paper has ``"leaky_relu"``: along a velocity with kinks, densities take far more steps.
     weight_norm : direction and length of every weight vector as separate parameters, as in the paper's GAN (arXiv:1602.07868).
 
     >>> EPiC(width=128, layers=6, latent=10).layers

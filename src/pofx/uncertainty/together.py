@@ -26,6 +26,9 @@ Weighting = Callable[[Any, Tensor], Tensor]
 REFUSALS = (RuntimeError, ValueError, TypeError)
 """What torch raises where an operation has no rule for a batch of weights; a fault of the loss itself comes again without ``vmap``."""
 
+SLOW = "There is a performance drop"
+"""How torch's warning begins where ``vmap`` would loop over an operation by itself: no gain, so that members are looped over as a whole."""
+
 
 def separable(phase: Phase) -> bool:
     """Whether the phase is nothing but steps on losses of given events, so that several bodies can take them at the same time."""
@@ -122,8 +125,10 @@ class _Together:
         if moved:
             return False
         try:
-            self._all_at_once(body, events, noise)
-        except REFUSALS:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("error", SLOW, UserWarning)
+                self._all_at_once(body, events, noise)
+        except (*REFUSALS, UserWarning):
             return False
         return True
 
@@ -136,8 +141,7 @@ class _Together:
                 return self._one(first, events, noise, member, count)
 
         numbers = torch.arange(count, device=next(iter(stacked.values())).device)
-        with plain_operations(), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
+        with plain_operations():
             found: dict[str, Tensor] = vmap(one, randomness="different")(stacked, numbers)
         return found
 
