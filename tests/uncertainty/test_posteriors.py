@@ -17,6 +17,7 @@ from pofx.errors import CapabilityError, ConfigError, PofxWarning
 from pofx.networks.masked import MaskedLinear
 from pofx.training.contract import Loss
 from pofx.training.noise import Noise
+from pofx.uncertainty.chains import Watch
 from pofx.uncertainty.laplace import _hessian
 from pofx.uncertainty.swag import _Path
 from pofx.uncertainty.variational import _Normal
@@ -204,6 +205,18 @@ def test_a_chain_evaluates_a_fixed_energy_once_per_position(family: type[_Counte
     x, c = data()
     pofx.AdamMCMC(family(), steps=40, draws=4).fit(x, c, training=EXACT.replace(max_steps=1))
     assert family.calls == 1 + 40 * per_step + (per_step == 1)
+
+
+def test_a_chain_notices_that_its_events_differ_from_step_to_step() -> None:
+    x, index = torch.arange(6.0)[:, None], torch.arange(6)
+    turned = index.flip(0)
+    same, other = Watch(), Watch()
+    same.see(Events({"x": x}, index=index))
+    same.see(Events({"x": x[turned]}, index=index[turned]))
+    assert not same.random
+    other.see(Events({"x": x}, index=index))
+    other.see(Events({"x": x + 0.1}, index=index))
+    assert other.random
 
 
 class _Stopped(LinearGaussian):

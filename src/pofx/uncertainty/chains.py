@@ -41,9 +41,26 @@ def last_updates(family: Family, layout: Layout) -> Phase:
 
 @dataclass
 class Watch:
-    """Whether an energy was seen to be random, given the events: by its noise, or by dropout."""
+    """Whether an energy was seen to differ from step to step: by its noise, by dropout, or by events that are not the same ones.
+
+    Events come in another order at every step, and with other noise where columns of whole numbers are made continuous.
+    """
 
     random: bool = False
+    first: list[Tensor] | None = None
+
+    def see(self, events: Events) -> None:
+        """Compare these events with those of the first evaluation."""
+        assert events.index is not None
+        if self.random:
+            return
+        rows = events[events.index.argsort()]
+        parts = [rows] if rows.context is None else [rows, rows.context]
+        now = [tensor for part in parts for tensor in (*part.fields.values(), *part.masks.values())]
+        now += [tensor for tensor in (rows.index, rows.weight) if tensor is not None]
+        self.first = self.first or now
+        same = len(now) == len(self.first) and all(torch.equal(a, b) for a, b in zip(now, self.first, strict=True))
+        self.random = not same
 
 
 @dataclass(frozen=True)
@@ -63,6 +80,7 @@ def energy_of(
 
     def energy(body: Any, events: Events, noise: Noise) -> Loss:
         seen.random |= any(isinstance(part, _DropoutNd) and part.p > 0 for part in body.inner.modules())
+        seen.see(events)
         own = _WatchedNoise(noise.seed, noise.index, noise.step, noise.dtype, noise.scope, seen)
         found, scale = inner(body, events, own), body.size / temperature
         weights = torch.stack([body.inner.get_parameter(name).square().sum() for name in names]).sum()
