@@ -46,7 +46,8 @@ EVENTS, JUDGED, SPLITS = 50_000, 10_000, 3
 MINUTES = 5.0
 BARS = {"exact": 0.55, "student": 0.60, "gan": 0.70, "other": None}
 SETS: dict[str, Any] = {**SHAPES, **TOYS}
-DENSITY_EVENTS = {"vector": EVENTS, "grid": 64, "cloud": 128}
+DENSITY_NUMBERS = 10_000
+DENSITY_EVENTS = {"grid": 64, "cloud": 128}
 """At most: with many numbers per event a density takes long, and one event says much."""
 JUDGE = NetworkClassifier(frequencies=64, epochs=20)
 """In the plane."""
@@ -56,6 +57,11 @@ MODELS = RESULTS / "partial" / "models"
 def kind_of(name: str) -> str:
     """The kind of field of a set."""
     return str(getattr(SETS[name], "kind", "vector"))
+
+
+def most_densities(name: str) -> int:
+    """Events whose density is asked for, at most."""
+    return DENSITY_EVENTS.get(kind_of(name)) or DENSITY_NUMBERS // SETS[name].dim
 
 
 def sizes(quick: bool) -> tuple[int, int]:
@@ -174,7 +180,7 @@ def measured(family: str, name: str, quick: bool) -> Row:
     teaches = any(setting.teacher == family for setting in SETTINGS.values())
     model, row = (kept if teaches else fitted)(family, name, quick)
     n, setting = sizes(quick)[1], SETTINGS[family]
-    dear = 20 if quick else min(setting.density_events, DENSITY_EVENTS[kind_of(name)])
+    dear = 20 if quick else min(setting.density_events, most_densities(name))
     begun = time.process_time()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RangeWarning)

@@ -13,7 +13,7 @@ from torch import nn
 
 import pofx
 from pofx.data.events import Events
-from pofx.errors import CapabilityError, ConfigError, PofxWarning
+from pofx.errors import CapabilityError, ConfigError, DivergenceError, PofxWarning
 from pofx.networks.masked import MaskedLinear
 from pofx.training.contract import Loss
 from pofx.training.noise import Noise
@@ -45,6 +45,12 @@ def test_bootstrap_of_gaussians_has_the_bootstrap_error() -> None:
 def test_an_ensemble_of_closed_forms_without_bootstrap_has_no_spread() -> None:
     model = pofx.Ensemble(pofx.Gaussian(), members=3, bootstrap=False).fit(data()[0])
     assert model.density_band([[0.1]]).error[0] == 0.0
+
+
+def test_a_chain_that_diverges_says_what_helps() -> None:
+    chain = pofx.SGHMC(LinearGaussian(), steps=500, step_size=1e6, precondition=False)
+    with pytest.raises(DivergenceError, match="step_size below 1e"):
+        chain.fit(*data(), training=EXACT.replace(max_steps=1))
 
 
 def test_variational_finds_the_mean_field_optimum() -> None:

@@ -55,6 +55,7 @@ class Update:
     rate : learning rate as a multiple of that of :class:`pofx.Training`, where the optimiser is that of the settings.
     betas : decays of its two moments, where it is Adam or AdamW; None is torch's (0.9, 0.999).
     after : called with the body after each step (clipping of weights, moving codebooks, persistent chains).
+    advice : what to change if this update diverges; the error says it.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Update:
     rate: float = 1.0
     betas: tuple[float, float] | None = None
     after: Callable[[nn.Module], None] | None = None
+    advice: str = ""
 
 
 @dataclass(frozen=True)

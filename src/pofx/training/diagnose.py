@@ -30,7 +30,7 @@ def divergence(module: nn.Module, update: Update, events: Events, noise: Noise, 
         return update.loss(module, some, Noise(noise.seed, some.index, noise.step, noise.dtype, noise.scope))
 
     with torch.enable_grad():
-        parts = [where, _inputs(events), *_forward(module, evaluate, events)]
+        parts = [where, _inputs(events), *_forward(module, evaluate, events), update.advice]
     return DivergenceError("; ".join(part for part in parts if part))
 
 

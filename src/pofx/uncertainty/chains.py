@@ -119,6 +119,11 @@ class _Sampler(Posterior):
         """Steps after burn-in."""
         return self.steps - round(self.burn_in * self.steps)
 
+    @property
+    def advice(self) -> str:
+        """What to change if the chain diverges."""
+        return ""
+
     @abstractmethod
     def kernel(self) -> Kernel:
         """The step of the chain."""
@@ -165,6 +170,7 @@ class _Sampler(Posterior):
             every=update.every,
             repeat=update.repeat,
             optimiser=lambda named: ChainOptimiser(named, self.kernel(), watch),
+            advice=self.advice,
         )
 
     def _record(self, body: Any) -> None:
@@ -264,6 +270,10 @@ class SGHMC(_Sampler):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.kernel()
+
+    @property
+    def advice(self) -> str:
+        return f"a chain with a step_size below {self.step_size:g} is more stable"
 
     def kernel(self) -> HamiltonianKernel:
         return HamiltonianKernel(
