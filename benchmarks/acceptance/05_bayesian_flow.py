@@ -1,10 +1,10 @@
 """Bands of Bayesian flows on two ramps and a ring (arXiv:2104.04543): are they as wide as the density is wrong, and where are they widest?
 
-30 data sets of 1250 events of each toy, all of which train, a spline flow of one layer (two on the ring), and its density at ten points, at equal steps
-between the 5 and the 95 % quantile of the direction in which the toy varies, spread over the flat direction. Pulls are (mean density -
-truth) / band. Value and error: their mean, their root mean square about it, and the relative band at the outermost two points over that
-at the middle two, all with errors from the scatter of the data sets. Bars: mean within 0.3, width from 0.7 to 1.4, ratio above 1 by two
-errors. `cost` is the CPU time of one data set in seconds.
+30 data sets of 1250 events of each toy, all of which train, a spline flow of one layer (two on the ring), and its density at ten
+points, at equal steps between the 5 and the 95 % quantile of the direction in which the toy varies, spread over the flat direction.
+Pulls are (mean density - truth) / band. Value and error: their mean, their root mean square about it, and the relative band at the
+outermost two points over that at the middle two, all with errors from the scatter of the data sets. Bars: mean within 0.3, width from
+0.7 to 1.4, ratio above 1 by two errors. `cost` is the CPU time of one data set in seconds.
 """
 
 import functools

@@ -4,6 +4,8 @@ A script `NN_name.py` collects rows and calls `record("NN_name", rows)`. A long 
 and starts from `load_partial`, so that an interrupted run goes on where it stopped, as long as the source is the same.
 """
 
+import ast
+import functools
 import hashlib
 import json
 import math
@@ -97,13 +99,31 @@ def provenance(name: str) -> dict[str, Any]:
 
 
 def source_digest(name: str) -> str:
-    """One hash for what is measured of the library, and the script: a result with another one was measured on another source."""
+    """One hash for what is measured of the library, and the script: a result with another one was measured on another source.
+
+    It is of the code alone: words in comments and docstrings change no number.
+    """
     digest = hashlib.sha256()
     measured = sorted(path for part in _parts(name) for path in (ROOT / "src" / "pofx" / part).rglob("*.py"))
     for path in [*measured, HERE / f"{name}.py"]:
         if path.exists():
-            digest.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
+            digest.update(f"{path.relative_to(ROOT)}\n{_code(path.read_text())}".encode())
     return digest.hexdigest()[:16]
+
+
+@functools.cache
+def _code(text: str) -> str:
+    """A module without its comments and docstrings, laid out anew."""
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [line for line in body if not _is_text(line)] or [ast.Pass()]  # type: ignore[attr-defined]
+    return ast.unparse(tree)
+
+
+def _is_text(line: ast.stmt) -> bool:
+    return isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant) and isinstance(line.value.value, str)
 
 
 def _parts(name: str) -> tuple[str, ...]:

@@ -1,12 +1,12 @@
-r"""Amplification without held-out truth: from samples of several draws of a model's weights (arXiv:2408.00838).
+r"""Amplification without held-out truth: from samples of several draws of a model's weights (arXiv:2408.00838, 2509.08048).
 
 If the draws are a calibrated posterior of the density, the variance of a cell's probability :math:`p_j` over them is the squared error
 to expect of the model there. A multinomial sample of n true events has :math:`p_j (1 - p_j)/n`, so the model is worth
 
 .. math:: n_j = \frac{\bar p_j (1 - \bar p_j)}{\mathrm{Var}\, p_j}, \qquad n = \frac{1 - \sum_j \bar p_j^2}{\sum_j \mathrm{Var}\, p_j}
 
-true events in one cell (arXiv:2509.08048 calls this differential), and in all. Of the observed variance of the shares, the binomial one of
-the draws' finite samples is subtracted. A posterior that is over-confident claims too much: check it first.
+true events in one cell, and in all: what arXiv:2509.08048 calls averaging amplification. Of the observed variance of the shares, the
+binomial one of the draws' finite samples is subtracted. A posterior that is over-confident claims too much: check it first.
 """
 
 from __future__ import annotations
