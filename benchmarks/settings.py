@@ -99,6 +99,15 @@ CODERS = {
 }
 """Of variational and probabilistic autoencoders."""
 
+
+def codes(shell: int, mixture: int, copula: int) -> dict[str, Changes]:
+    """Columns of the latent vector on the toys of many columns, which leave none out."""
+    return {
+        name: Changes({"latent": latent})
+        for name, latent in {"shell": shell, "mixture-20": mixture, "copula-50": copula}.items()
+    }
+
+
 SETTINGS: dict[str, Setting] = {
     "gaussian": Setting(pofx.Gaussian(), steps(1)),
     "gaussian-mixture": Setting(pofx.GaussianMixture(components=32), steps(1)),
@@ -194,12 +203,14 @@ SETTINGS: dict[str, Setting] = {
         bar="student",
         changes=FIELDS,
     ),
-    "vae": Setting(pofx.VAE(warm_up=300, **CODER), steps(1800), changes=CODERS),
-    "hierarchical-vae": Setting(pofx.HierarchicalVAE(levels=2, warm_up=400, **CODER), steps(1500), changes=CODERS),
+    "vae": Setting(pofx.VAE(warm_up=300, **CODER), steps(1800), changes={**CODERS, **codes(5, 20, 50)}),
+    "hierarchical-vae": Setting(
+        pofx.HierarchicalVAE(levels=2, warm_up=400, **CODER), steps(1500), changes={**CODERS, **codes(3, 10, 25)}
+    ),
     "probabilistic-autoencoder": Setting(
         pofx.ProbabilisticAutoencoder(flow=pofx.SplineFlow(hidden=(64, 64)), **CODER),
         steps(900),
-        changes=CODERS,
+        changes={**CODERS, **codes(5, 20, 50)},
     ),
     "vq-vae": Setting(
         pofx.VQVAE(**CODER),
@@ -212,6 +223,6 @@ SETTINGS: dict[str, Setting] = {
     "bib-ae": Setting(
         pofx.BIBAE(latent=2),
         steps(1000, learning_rate=1e-3, batch_size=256),
-        changes={"grid": Changes({"latent": None}, {"max_steps": 800, "batch_size": 128})},
+        changes={"grid": Changes({"latent": None}, {"max_steps": 800, "batch_size": 128}), **codes(5, 20, 50)},
     ),
 }
