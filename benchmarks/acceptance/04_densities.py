@@ -3,8 +3,8 @@
 Bar 0.02 nats per dimension for every exact density, and not less than zero but for its error: a "density" that beats the truth is none. A
 family that cannot be the truth, by its construction, has no bar there but a reason; one that refuses angles says so; bounds and estimates
 are shown with their gap. 5e4 events, one setting of the training per family; KL is the mean of log p - log q over fresh events, its error
-that of the paired differences. Seed 1 of the training, 11 of the events, 12 of the fresh ones. Families with dear densities are measured
-in 2-D alone, the others also in 8-D.
+that of the paired differences, and of the bound or estimate as if it were the same for all events. Seed 1 of the training, 11 of the
+events, 12 of the fresh ones. Families with dear densities are measured in 2-D alone, the others also in 8-D.
 
     python benchmarks/acceptance/04_densities.py [--only 'spline-flow' '*transformer'] [--truth beta]
 """
