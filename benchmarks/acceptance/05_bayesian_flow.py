@@ -53,11 +53,11 @@ def methods(toy: str, quick: bool) -> dict[str, Method]:
             "SGHMC": Method(pofx.SGHMC(flow, steps=120, step_size=0.003), 15),
         }
     if ring:
-        chain = {"layers": LAST, "burn_in": 0.3}
+        chain = {"layers": LAST, "burn_in": 0.3, "temperature": 1.5}
         return {
             "ensemble": Method(pofx.Ensemble(flow, members=20), 600),
             "variational": Method(pofx.Variational(flow, layers=LAST, temperature=0.5), 5000),
-            "AdamMCMC": Method(pofx.AdamMCMC(flow, steps=7000, **chain), 1500),
+            "AdamMCMC": Method(pofx.AdamMCMC(flow, steps=6000, **chain), 1500),
             "SGHMC": Method(pofx.SGHMC(flow, steps=5000, step_size=0.0014, batch=1250, **chain), 1500),
         }
     return {
