@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pofx.bijections.base import Inverse
 from pofx.config import check_choice
@@ -105,9 +105,15 @@ class _Maps(_Taught):
         e = noise.normal("z", *events.x.shape[1:])
         made = self.student.decode(body, {"z": e}, events.context)[body.field]
         back = family.encode(known, Events({body.field: made}, context=events.context))["z"]
-        apart = torch.where(body.angles, torch.remainder(x - events.x + math.pi, 2 * math.pi) - math.pi, x - events.x)
-        of_events, of_noise = apart.square().mean(1), (back - e).square().mean(1)
+        of_events = _apart(body, x, events.x)
+        of_noise = _apart(body, body.from_normal(back), body.from_normal(e))
         return Loss(of_events + of_noise, logs={"events": of_events, "noise": of_noise})
+
+
+def _apart(body: Any, a: Tensor, b: Tensor) -> Tensor:
+    """Mean squared difference of the columns, ``(n,)``; of angles the short way round, for normal noise is torn apart where they close."""
+    short = torch.remainder(a - b + math.pi, 2 * math.pi) - math.pi
+    return torch.where(body.angles, short, a - b).square().mean(1)
 
 
 class _Likelihood(_Taught):
