@@ -4,7 +4,7 @@ r"""Inverse autoregressive student of a flow: one pass per sample, taught by den
           L = \tfrac{1}{d} \| x - s(t(x)) \|^2 + \tfrac{1}{d} \| z - t(s(z)) \|^2
 
 with t the teacher from events to noise, s the student from noise to events, x training events and z noise. Both passes that a step needs
-are the fast ones: the teacher's density and the student's sampling. ``objective="likelihood"`` is the divergence KL(student | teacher)
+are the fast ones: the teacher's density and the student's sampling. ``"likelihood"`` is the divergence KL(student | teacher)
 instead, which needs no events but prefers to drop modes.
 """
 
@@ -38,7 +38,8 @@ class InverseAutoregressiveFlow(AutoregressiveFlow):
 
     Parameters
     ----------
-    objective : ``"maps"``, the mean squared differences of events and noise sent through both, or ``"likelihood"``.
+    objective : ``"maps"``, the mean squared differences of events and noise sent through both, or ``"likelihood"``; ``"auto"`` is the
+        second where there are angles, whose distance does not say which way to go at half a turn, and the first elsewhere.
 
     >>> import numpy as np, pofx
     >>> x = np.random.default_rng(1).normal(size=(1000, 2))
@@ -56,11 +57,11 @@ class InverseAutoregressiveFlow(AutoregressiveFlow):
     residual: bool = True
     gated: bool = True
     experts: int = 4
-    objective: str = "maps"
+    objective: str = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice(self, "objective", ("maps", "likelihood"))
+        check_choice(self, "objective", ("auto", "maps", "likelihood"))
 
     def build(self, layout: Layout) -> nn.Module:
         """Layers as in other flows, the other way round: noise enters the networks."""
@@ -76,8 +77,11 @@ class InverseAutoregressiveFlow(AutoregressiveFlow):
                 f"InverseAutoregressiveFlow: expected a teacher that encodes events with an exact density, such as SplineFlow; got a "
                 f"fitted {type(teacher.family).__name__}"
             )
-        loss = _Maps(self, teacher) if self.objective == "maps" else _Likelihood(self, teacher)
-        return (Phase("distillation", (Update(self.objective, loss),)),)
+        objective = self.objective
+        if objective == "auto":
+            objective = "likelihood" if layout.circular_columns else "maps"
+        loss = _Maps(self, teacher) if objective == "maps" else _Likelihood(self, teacher)
+        return (Phase("distillation", (Update(objective, loss),)),)
 
     def loss(self, body: Any, events: Events, noise: Noise) -> Loss:
         raise CapabilityError("InverseAutoregressiveFlow learns from a teacher")
