@@ -110,7 +110,9 @@ def codes(shell: int, mixture: int, copula: int) -> dict[str, Changes]:
 
 SETTINGS: dict[str, Setting] = {
     "gaussian": Setting(pofx.Gaussian(), steps(1)),
-    "gaussian-mixture": Setting(pofx.GaussianMixture(components=32), steps(1)),
+    "gaussian-mixture": Setting(
+        pofx.GaussianMixture(components=32), steps(1), changes={"copula-50": Changes({"components": 8})}
+    ),
     "gaussian-copula": Setting(pofx.GaussianCopula(), steps(1)),
     "coupling-flow": Setting(pofx.CouplingFlow(layers=6, hidden=(64, 64), bins=16), steps(1500), bar="exact"),
     "autoregressive-flow": Setting(
@@ -147,7 +149,11 @@ SETTINGS: dict[str, Setting] = {
         bar="exact",
         changes={"mixture-20": LONG, "copula-50": LONG},
     ),
-    "mixture-density-network": Setting(pofx.MixtureDensityNetwork(components=32), steps(1500, learning_rate=5e-3)),
+    "mixture-density-network": Setting(
+        pofx.MixtureDensityNetwork(components=32),
+        steps(1500, learning_rate=5e-3),
+        changes={"copula-50": Changes({"components": 8})},
+    ),
     "gan": Setting(
         pofx.GAN(
             generator=VectorGenerator(ResidualMLP(width=128, layers=3, activation="leaky_relu")),
@@ -214,10 +220,11 @@ SETTINGS: dict[str, Setting] = {
     ),
     "vq-vae": Setting(
         pofx.VQVAE(**CODER),
-        steps(1000),
+        steps(1000).replace(max_steps={"autoencoder": 1000, "prior": 400}),
         changes={
-            "grid": Changes({"encoder": None, "decoder": DecoderSettings()}, {"batch_size": 128}),
-            "cloud": Changes({"encoder": None, "decoder": DecoderSettings()}, {"batch_size": 128}),
+            "grid": Changes({"encoder": None, "decoder": DecoderSettings()}, {"max_steps": 1000, "batch_size": 128}),
+            "cloud": Changes({"encoder": None, "decoder": DecoderSettings()}, {"max_steps": 1000, "batch_size": 128}),
+            **{name: Changes({}, {"max_steps": 1000}) for name in ("shell", "mixture-20", "copula-50")},
         },
     ),
     "bib-ae": Setting(

@@ -145,6 +145,19 @@ def test_a_weight_of_two_moves_the_book_as_the_event_twice() -> None:
     torch.testing.assert_close(*found, atol=1e-12, rtol=0)
 
 
+def test_what_is_not_finite_is_not_observed() -> None:
+    """A step may be skipped because of it, and the book goes on."""
+    torch.manual_seed(1)
+    quantiser = VectorQuantiser(4, 2, decay=0.5).double()
+    z = normal(30, 2, 2)
+    bad = z.clone()
+    bad[0, 0, 0], bad[1, 1, 1] = math.nan, math.inf
+    quantiser.observe(bad, quantiser.nearest(bad), None, uniform(30, 2))
+    quantiser.move()
+    assert bool(quantiser.book.isfinite().all())
+    assert float(quantiser.count.sum()) > 0
+
+
 def test_dead_codes_take_the_place_of_events_by_their_weight() -> None:
     z = torch.arange(5.0).double()[:, None, None]
     w = torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0]).double()

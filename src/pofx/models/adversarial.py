@@ -37,7 +37,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pofx.data.events import Events
-from pofx.networks.base import NetworkConfig, NetworkShape
+from pofx.models.discrepancy import shares
+from pofx.networks.base import NetworkConfig, NetworkShape, normalise_spectra
 from pofx.networks.layers import Dense
 
 __all__ = ["LOSSES", "PENALTIES", "STATISTICS", "Critic", "batch_deviation", "critic_terms", "generator_terms", "slope"]
@@ -70,7 +71,7 @@ def weighted_mean(values: Tensor, weight: Tensor | None) -> Tensor:
     """Over the first axis; of a batch in which an event of weight two stands for two."""
     if weight is None:
         return values.mean(0)
-    share = (weight / weight.sum()).to(values.dtype)
+    share = shares(weight).to(values.dtype)
     return (share.reshape(-1, *[1] * (values.ndim - 1)) * values).sum(0)
 
 
@@ -127,7 +128,8 @@ class Critic(nn.Module):
         super().__init__()
         many = statistics == "deviation"
         self.network = network.build(replace(shape, outputs=width if many else 1, channels=None))
-        self.head = Dense((2 * width, width, 1), network.activation) if many else None
+        head = Dense((2 * width, width, 1), network.activation) if many else None
+        self.head = normalise_spectra(head) if head is not None and network.spectral_norm else head
 
     def forward(
         self, x: Tensor, context: Events | None = None, mask: Tensor | None = None, weight: Tensor | None = None

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["breit_wigner_kernel", "discrepancy", "energy_kernel", "gaussian_kernel"]
+__all__ = ["breit_wigner_kernel", "discrepancy", "energy_kernel", "gaussian_kernel", "shares"]
 
 Kernel = Callable[[Tensor, Tensor], Tensor]
 """``(n, d)`` and ``(m, d)`` to ``(n, m)``."""
@@ -28,9 +28,19 @@ Kernel = Callable[[Tensor, Tensor], Tensor]
 
 def discrepancy(x: Tensor, y: Tensor, kernel: Kernel, weight: Tensor | None = None) -> Tensor:
     """d_i, ``(n,)``, of ``(n, d)`` and ``(n, d)``; its mean with the same weights is the squared distance."""
-    share = x.new_full((len(x),), 1.0 / len(x)) if weight is None else (weight / weight.sum()).to(x.dtype)
+    share = x.new_full((len(x),), 1.0 / len(x)) if weight is None else shares(weight).to(x.dtype)
     cross = kernel(x, y)
     return (kernel(x, x) + kernel(y, y) - cross - cross.T) @ share
+
+
+def shares(weight: Tensor) -> Tensor:
+    """Weights of a batch as parts of their sum; zeros where all of them are zero.
+
+    >>> shares(torch.tensor([1.0, 3.0])), shares(torch.zeros(2))
+    (tensor([0.2500, 0.7500]), tensor([0., 0.]))
+    """
+    total = weight.sum()
+    return weight / torch.where(total == 0.0, torch.ones_like(total), total)
 
 
 def energy_kernel(x: Tensor, y: Tensor) -> Tensor:

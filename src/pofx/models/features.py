@@ -56,6 +56,18 @@ class Feature(ABC):
     def __call__(self, values: Mapping[str, Tensor]) -> Tensor:
         """The feature ``(n,)`` from the values of its columns."""
 
+    def widths(self, found: Tensor, weight: Tensor | None = None) -> list[float]:
+        """Widths of the kernel for data with the feature ``found`` ``(n,)``; ConfigError where the data give none."""
+        if self.width is not None:
+            return [self.width]
+        own = spread(found, weight)
+        if not own > 1e-6 * float(found.abs().max()):
+            raise ConfigError(
+                f"{type(self).__name__} of {', '.join(self.columns)}: the central 68 % of the data lie within {own:.3g}, "
+                "which gives the kernel no width; set width="
+            )
+        return [scale * own for scale in SCALES]
+
 
 @dataclass(frozen=True)
 class ColumnSum(Feature):
@@ -118,9 +130,17 @@ def column_values(form: Field, x: Tensor, mask: Tensor | None = None) -> dict[st
     return dict(zip(names, x.unbind(1 if form.kind == "grid" else -1), strict=True))
 
 
-def spread(values: Tensor) -> float:
-    """Half of the range that holds the central 68 % of the values."""
-    low, high = torch.quantile(values.double()[:100_000], torch.tensor([0.16, 0.84], dtype=torch.float64))
+def spread(values: Tensor, weight: Tensor | None = None) -> float:
+    """Half of the range that holds the central 68 % of the values ``(n,)``, with weights (none below zero).
+
+    >>> spread(torch.arange(101.0)), spread(torch.tensor([0.0, 1.0, 50.0]), torch.tensor([1.0, 1.0, 0.0]))
+    (34.0, 0.5)
+    """
+    order = values.argsort()
+    w = torch.ones_like(values, dtype=torch.float64) if weight is None else weight.double().clamp(min=0.0)
+    below = w[order].cumsum(0)
+    ends = torch.searchsorted(below, below.new_tensor([0.16, 0.84]) * below[-1]).clamp(max=len(values) - 1)
+    low, high = values[order][ends].double()
     return float(0.5 * (high - low))
 
 

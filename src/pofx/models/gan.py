@@ -23,7 +23,7 @@ from pofx.errors import ConfigError
 from pofx.models.adversarial import LOSSES, PENALTIES, STATISTICS, Critic, critic_terms, generator_terms
 from pofx.models.base import Capabilities, Family, Layout, NoiseShape
 from pofx.models.discrepancy import discrepancy, energy_kernel
-from pofx.models.features import SCALES, Feature, column_values, feature_terms, spread
+from pofx.models.features import Feature, column_values, feature_terms
 from pofx.models.field import FieldBody, count_estimate, count_updates, network_shape
 from pofx.networks.base import NetworkConfig, default_network
 from pofx.networks.generators import GeneratorConfig, VectorGenerator, default_generator
@@ -110,8 +110,7 @@ class GAN(Family):
         found = measured(self.features, layout, events.x, events.mask)
         return {
             "widths": [
-                [scale * spread(values) for scale in SCALES] if feature.width is None else [feature.width]
-                for feature, values in zip(self.features, found, strict=True)
+                feature.widths(values, events.weight) for feature, values in zip(self.features, found, strict=True)
             ]
         }
 

@@ -7,7 +7,8 @@ these held fixed, the prior learns p(k|c) of the codes. The quantiser is a codeb
 (arXiv:2309.15505); see :mod:`pofx.networks.quantisers`. The noise of the decoder is learnt too, so that there is a density of events.
 
 Because the encoder has no noise, one term of the sum is a bound, :math:`\log p(x) \ge \log p(k(x)) + \log p(x | k(x))`; where there are
-few enough sequences of codes, all are summed, and the density is exact.
+few enough sequences of codes, all are summed, and the density is exact. Then prior and decoder learn that sum: noise that fits the one
+term alone is cut off where the next code begins, and the sum has ripples.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ POINTS = "(points)"
 
 TOGETHER = 1 << 20
 """Terms of the sum over codes that are looked at together."""
+SUMMED, ALONE = 1 << 19, 1 << 13
+"""Terms of the sum in a step of training, and where each of them is a pass of the decoder."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,8 @@ class VQVAE(AutoencoderFamily):
     def phases(self, layout: Layout) -> tuple[Phase, ...]:
         first = Update("codes", self.reconstruction, parameters=("encoder.*", "decoder.*"), after=_move)
         second = Update("prior", self.likelihood, parameters=("prior.*",))
+        if self._summed(layout):
+            second = Update("density", self.likelihood_of_all, parameters=("prior.*", "decoder.*"))
         return (
             Phase(
                 "autoencoder",
@@ -160,6 +165,16 @@ class VQVAE(AutoencoderFamily):
         """-log p(k(x)) per code."""
         codes = body.codes(events)
         return Loss(-body.prior.log_prob(codes, body.given(events.context, events.mask, events.x)) / body.slots)
+
+    def likelihood_of_all(self, body: Any, events: Events, noise: Noise) -> Loss:
+        """-log p(x), the sum over all sequences, divided by the numbers of an event.
+
+        Some of a batch stand for the others where there are very many terms.
+        """
+        n = len(events)
+        few = min(n, max(16, (ALONE if body.alone else SUMMED) // len(body.every)))
+        lost = -body.log_sum(events[:few]) / body.form.size
+        return Loss(torch.cat((lost * (n / few), lost.new_zeros(n - few))))
 
     # Noise to events and back
 
@@ -267,16 +282,16 @@ class _Body(AutoencoderBody):
     def log_sum(self, events: Events) -> Tensor:
         """log of the sum over all sequences, ``(n,)``."""
         n, m = len(events), len(self.every)
-        rows = torch.arange(n, device=events.x.device).repeat_interleave(m)
-        which = torch.arange(m, device=events.x.device).repeat(n)
         values = self.quantiser.values(self.every)
         if self.alone:
+            rows = torch.arange(n, device=events.x.device).repeat_interleave(m)
             many = events[rows]
-            seen = self.seen(values[which], many.context, many.mask)
+            inner = self.seen(values.repeat(n, 1, 1), many.context, many.mask).log_prob(many.x, many.mask)
         else:
             seen = self.seen(values, None, None)
-            seen = replace(seen, mean=seen.mean[which], log_scale=seen.log_scale[which])
-        inner = seen.log_prob(events.x[rows], None if events.mask is None else events.mask[rows])
+            mean, log_scale = (part.expand(n, *part.shape).flatten(0, 1) for part in (seen.mean, seen.log_scale))
+            x = events.x[:, None].expand(n, m, *events.x.shape[1:]).flatten(0, 1)
+            inner = replace(seen, mean=mean, log_scale=log_scale).log_prob(x)
         return (inner.reshape(n, m) + self.log_every(events)).logsumexp(1)
 
     def log_every(self, events: Events) -> Tensor:

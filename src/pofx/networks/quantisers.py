@@ -98,13 +98,15 @@ class VectorQuantiser(nn.Module):
 
     @torch.no_grad()
     def observe(self, z: Tensor, codes: Tensor, weight: Tensor | None, u: Tensor) -> None:
-        """Add what a batch shows: z ``(n, slots, width)``, their codes, the events' weights ``(n,)``.
+        """Add what a batch shows: z ``(n, slots, width)``, their codes, the events' weights ``(n,)``; z that are not finite do not count.
 
         ``u``, uniform ``(n, slots)``, chooses the z that dead codes may take the place of: by weight, without repetition
         (Efraimidis and Spirakis 2006).
         """
         flat, which = z.detach().flatten(0, 1).to(self.total), codes.flatten()
         w = flat.new_ones(len(flat)) if weight is None else weight.to(flat).repeat_interleave(codes.shape[1])
+        good = flat.isfinite().all(1) & w.isfinite()
+        flat, w = torch.where(good[:, None], flat, 0.0), torch.where(good, w, 0.0)
         self.seen_count.index_add_(0, which, w)
         self.seen_total.index_add_(0, which, w[:, None] * flat)
         order = (u.flatten().to(flat).log() / w.clamp(min=1e-12)).topk(min(self.size, len(flat))).indices
