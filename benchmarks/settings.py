@@ -119,7 +119,7 @@ SETTINGS: dict[str, Setting] = {
         pofx.AutoregressiveFlow(layers=4, hidden=(64, 64), element="spline", bins=16), steps(1500), bar="exact"
     ),
     "spline-flow": Setting(pofx.SplineFlow(layers=3, hidden=(64, 64), bins=16), steps(1500), bar="exact"),
-    "hybrid-flow": Setting(pofx.HybridFlow(layers=3, hidden=(64, 64), bins=16), steps(1000)),
+    "hybrid-flow": Setting(pofx.HybridFlow(layers=3, hidden=(64, 64), bins=16), steps(2000), bar="exact"),
     "energy-based-model": Setting(
         pofx.EnergyBasedModel(network=ResidualMLP(width=128, layers=2), levels=30),
         steps(1200, learning_rate=3e-3, validate_every=4),
@@ -142,6 +142,7 @@ SETTINGS: dict[str, Setting] = {
     "continuous-flow": Setting(
         pofx.ContinuousFlow(network=ResidualMLP(width=64, layers=2)),
         steps(2000).replace(max_steps={"flow-matching": 2500, "likelihood": 60}),
+        bar="exact",
     ),
     "autoregressive-transformer": Setting(
         pofx.AutoregressiveTransformer(network=CausalTransformer(layers=2)),
@@ -182,13 +183,19 @@ SETTINGS: dict[str, Setting] = {
         },
     ),
     "inverse-autoregressive-flow": Setting(
-        pofx.InverseAutoregressiveFlow(layers=3, hidden=(64, 64), bins=16), steps(1500), teacher="spline-flow"
+        pofx.InverseAutoregressiveFlow(layers=3, hidden=(64, 64), bins=16),
+        steps(1500, learning_rate=5e-3).replace(max_steps={"maps": 1200, "likelihood": 600}),
+        teacher="spline-flow",
+        bar="student",
     ),
     "consistency": Setting(
         pofx.Consistency(network=NETWORK), steps(2000), teacher="flow-matching", bar="student", changes=FIELDS
     ),
     "consistency-training": Setting(
-        pofx.ConsistencyTraining(network=NETWORK, steps=2), steps(4000), bar="student", changes=FIELDS
+        pofx.ConsistencyTraining(network=NETWORK, steps=2),
+        steps(2000).replace(max_steps={"velocity": 2000, "training": 3000}),
+        bar="student",
+        changes=FIELDS,
     ),
     "progressive-distillation": Setting(
         pofx.ProgressiveDistillation(network=NETWORK),

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import pofx
 from pofx import artefact
-from pofx.bijections.preprocessing import Preprocessing
+from pofx.bijections.preprocessed import Preprocessing
 from pofx.bijections.preprocessing import build_preprocessing as build
 from pofx.data.events import Events
 from pofx.data.spec import Column, vector_spec

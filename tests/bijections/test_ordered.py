@@ -8,7 +8,8 @@ import torch
 
 import pofx
 from pofx.bijections.ordered import Ordered, Span, spans_of
-from pofx.bijections.preprocessing import Recipe, build_preprocessing, preprocessing_config, preprocessing_from_config
+from pofx.bijections.preprocessed import preprocessing_config, preprocessing_from_config
+from pofx.bijections.preprocessing import Recipe, build_preprocessing
 from pofx.data.spec import Column, Field
 from pofx.errors import ConfigError, DataError
 

@@ -20,6 +20,7 @@ from pofx.bijections import (
     Bijection,
     Chain,
     Dequantise,
+    FieldColumns,
     FieldStandardise,
     Gaussianise,
     Inverse,
@@ -615,3 +616,77 @@ def test_grid_counts_cells() -> None:
     checks.check_state_dict(step, rebuilt, x)
     with pytest.raises(ShapeError):
         step(x[:, :1])
+
+
+def typed_cloud(n: int = 60) -> tuple[Tensor, Tensor, Field]:
+    """Energies, angles and charges; the padding holds what no column may be."""
+    x = torch.stack([normal(n * 4, 1)[:, 0].exp(), normal(n * 4, 1, 2)[:, 0], normal(n * 4, 1, 3)[:, 0]], 1).reshape(
+        n, 4, 3
+    )
+    x[..., 1], x[..., 2] = x[..., 1].remainder(6.0), x[..., 2].round().clamp(-1, 1)
+    mask = torch.arange(4) < torch.arange(n)[:, None] % 5
+    columns = (
+        Column("e", "GeV", "bounded", 0.0),
+        Column("phi", "", "periodic", 0.0, 6.0),
+        Column("charge", "", "discrete", -1.0, 1.0),
+    )
+    return torch.where(mask[..., None], x, -777.0), mask, Field("cloud", (4, 3), columns)
+
+
+def test_declared_types_hold_at_every_point_of_a_cloud() -> None:
+    """A row per real point through the preprocessing of a vector is the oracle."""
+    x, mask, field = typed_cloud()
+    step = build_preprocessing(field, x, mask=mask)
+    assert isinstance(step, FieldColumns)
+    assert step.describe()[:2] == ["log(x - 0) -> standardise", "angle(x; 0, 6)"]
+    assert periodic_columns(step) == (1,)
+    assert step.discrete_columns == (2,)
+    noise = torch.rand(x.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    z, log_jacobian = step(x, mask=mask, noise=noise)
+    rows = Field("vector", (3,), field.columns)
+    wanted, slopes = build_preprocessing(rows, x[mask], method="standardise")(x[mask], noise=noise[mask])
+    torch.testing.assert_close(z[mask], wanted)
+    assert not z[~mask].any()
+    per_event = torch.zeros(len(x), dtype=torch.float64)
+    per_event.index_add_(0, mask.nonzero()[:, 0], slopes)
+    torch.testing.assert_close(log_jacobian, per_event)
+    back, log_back = step.inverse(z, mask=mask)
+    torch.testing.assert_close(back, torch.where(mask[..., None], x, 0.0))
+    torch.testing.assert_close(log_back, -log_jacobian)
+    rebuilt = preprocessing_from_config(json.loads(json.dumps(preprocessing_config(step))))
+    rebuilt.load_state_dict(step.state_dict())
+    assert torch.equal(rebuilt.float()(x, mask=mask)[0], step(x, mask=mask)[0])
+
+
+def test_a_value_outside_of_its_range_has_no_density_at_any_point() -> None:
+    x, mask, field = typed_cloud()
+    step = build_preprocessing(field, x, mask=mask)
+    wrong = x.clone()
+    wrong[4, 0, 0] = -1.0  # a real point
+    found = step(wrong, mask=mask)[1]
+    assert found[4] == -math.inf
+    assert bool(found[torch.arange(len(x)) != 4].isfinite().all())
+    with pytest.raises(DataError, match="'e'"):
+        build_preprocessing(field, wrong, mask=mask)
+
+
+def test_declared_types_hold_in_every_cell_of_a_grid() -> None:
+    energy, phi = normal(40, 6).exp(), normal(40, 6, 2).remainder(6.0)
+    x = torch.stack([energy, phi], 1).reshape(40, 2, 3, 2)
+    columns = (Column("e", "GeV", "bounded", 0.0), Column("phi", "", "periodic", 0.0, 6.0))
+    field = Field("grid", (2, 3, 2), columns, (Axis("r", 3), Axis("z", 2)))
+    step = build_preprocessing(field, x)
+    z, log_jacobian = step(x)
+    assert z[:, 1].abs().max() <= math.pi
+    torch.testing.assert_close(z[:, 0].mean(), torch.zeros(()).double(), atol=1e-12, rtol=0)
+    torch.testing.assert_close(step.inverse(z)[0], x)
+    slopes = torch.autograd.functional.jacobian(lambda v: step(v[None])[0][0], x[3]).reshape(12, 12)
+    torch.testing.assert_close(log_jacobian[3], torch.linalg.slogdet(slopes)[1])
+
+
+def test_cells_without_energy_keep_their_scale() -> None:
+    x = normal(40 * 6, 1).clamp(min=0.0).reshape(40, 1, 3, 2)
+    field = Field("grid", (1, 3, 2), (Column("e", "GeV", "bounded", 0.0),), (Axis("r", 3), Axis("z", 2)))
+    with pytest.warns(PofxWarning, match="'e'.* on an end of its range"):
+        step = build_preprocessing(field, x)
+    assert step.describe() == ["standardise"]

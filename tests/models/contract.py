@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from scipy import stats
 
@@ -21,6 +22,7 @@ from pofx import registry
 from pofx.data import as_dataset
 from pofx.data.events import Events
 from pofx.data.spec import Axis, Column, Field, vector_spec
+from pofx.errors import CapabilityError
 from pofx.models.autoencoder import DecoderSettings
 from pofx.models.base import Family
 from pofx.models.fitting import prepare_fit
@@ -328,6 +330,28 @@ def cloud_toy(n: int, seed: int, conditional: bool) -> pofx.Dataset:
 
 TOYS = {"vector": vector_toy, "grid": grid_toy, "cloud": cloud_toy}
 
+TYPED = (
+    Column("energy", "GeV", "bounded", 0.0),
+    Column("phi", "rad", "periodic", 0.0, 2.0 * math.pi),
+    Column("charge", "", "discrete", -1.0, 1.0),
+)
+
+
+def typed_toy(kind: str, n: int, seed: int, periodic: bool) -> pofx.Dataset:
+    """Independent energies, angles (only if ``periodic``) and charges (of clouds), in every cell or at every point."""
+    rng = np.random.default_rng(seed)
+    x = np.stack([np.exp(rng.normal(size=(n, 12))), rng.vonmises(3.0, 2.0, (n, 12)) % (2.0 * math.pi)], 1)
+    x = np.concatenate([x, rng.integers(-1, 2, (n, 1, 12))], 1)
+    kept = [0, *[1] * periodic, *[2] * (kind == "cloud")]
+    x, columns = x[:, kept], tuple(TYPED[i] for i in kept)
+    if kind == "grid":
+        form = Field("grid", (len(columns), 4, 3), columns, (Axis("u", 4, periodic=True), Axis("v", 3)))
+        return pofx.Dataset.from_arrays({"x": x.reshape(n, -1, 4, 3)}, columns={"x": form})
+    mask = np.arange(3) < rng.integers(0, 4, n)[:, None]
+    x = np.where(mask[..., None], x[:, :, :3].transpose(0, 2, 1), -777.0)
+    form = Field("cloud", (3, len(columns)), columns)
+    return pofx.Dataset.from_arrays({"x": x}, columns={"x": form}, masks={"x": mask})
+
 
 def fitted(name: str, conditional: bool = False, precision: str = "float32") -> Model:
     """The fitted model of a case, made once per run of the tests however it is asked for; after few steps in float64."""
@@ -601,6 +625,35 @@ def check_field_density(name: str, kind: str, conditional: bool) -> None:
     if kind == "cloud":
         other = np.where(events.mask[..., None], events.x, -55.0)
         np.testing.assert_array_equal(model.log_prob(events.replace(fields={"x": other})), values)
+
+
+def check_field_types(name: str, kind: str) -> None:
+    """Declared types of columns of grids and clouds: samples keep to them, densities are finite inside and zero outside."""
+    case, periodic = CASES[name], registry.family_class(name).capabilities.periodic
+    if not periodic:
+        with pytest.raises(CapabilityError, match="periodic"):
+            case.fit(typed_toy(kind, 100, 1, True), kind=kind, max_steps=2)
+    data = typed_toy(kind, 300, 1, periodic)
+    model = case.fit(data, kind=kind, max_steps=4, batch_size=64)
+    made = model.sample(200, seed=1)
+    values = made.x[made.mask] if kind == "cloud" else np.moveaxis(made, 1, -1).reshape(-1, made.shape[1])
+    assert (values[:, 0] >= 0.0).all()
+    if kind == "cloud":
+        assert set(np.unique(values[:, -1])) <= {-1.0, 0.0, 1.0}
+    if periodic:
+        assert values[:, 1].min() >= 0.0
+        assert values[:, 1].max() < 2.0 * math.pi
+    if model.density == "none":
+        return
+    some = next(iter(data.chunks(20)))
+    log_p = model.log_prob(some)
+    assert np.isfinite(log_p).all()
+    wrong = some.x.copy()
+    wrong[(slice(None), 0, 0) if kind == "cloud" else (slice(None), 0)] = -1.0
+    found = model.log_prob(some.replace(fields={"x": wrong}))
+    hit = some.mask[:, 0] if kind == "cloud" else np.ones(20, bool)
+    assert np.isneginf(found[hit]).all()
+    np.testing.assert_array_equal(found[~hit], log_p[~hit])
 
 
 def check_field_decode(name: str, kind: str, conditional: bool) -> None:

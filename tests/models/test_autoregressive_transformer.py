@@ -246,6 +246,32 @@ def test_learns_from_a_cloud_as_context() -> None:
     assert gap.mean() < 0.08  # knowing nothing of the cloud costs 0.5 log(1 + 0.52 / 0.25) = 0.56
 
 
+@pytest.mark.parametrize("low", [-7, 2**24 + 1, 1_000_010_020])
+def test_large_whole_numbers_are_exact(low: int) -> None:
+    """Those beyond 2^24 that float32 does not hold, with a real column beside them and alone."""
+    rng = np.random.default_rng(1)
+    values, other = low + rng.integers(0, 3, size=(600, 1)).astype(float), rng.normal(size=(600, 1))
+    column = Column("n", "", "discrete", low, low + 2)
+    model = SMALL.fit(pofx.Dataset.from_arrays(values, columns=[column]), training=QUICK.replace(max_steps=20))
+    every = low + np.arange(-1.0, 4.0)[:, None]
+    found = np.exp(model.log_prob(every))
+    assert found[1:4].sum() == pytest.approx(1.0, abs=1e-5)
+    assert (found[[0, 4]] == 0).all()
+    assert set(np.unique(model.sample(300, seed=1))) == {low, low + 1.0, low + 2.0}
+    data = pofx.Dataset.from_arrays(np.hstack([other, values]), columns=[Column("x"), column])
+    drawn = SMALL.fit(data, training=QUICK.replace(max_steps=5)).sample(300, seed=1)
+    assert set(np.unique(drawn[:, 1])) == {low, low + 1.0, low + 2.0}
+
+
+@pytest.mark.filterwarnings("ignore::pofx.errors.RangeWarning")
+@pytest.mark.parametrize("far", [1e18, 1e19, 2e19, 1e30, 1e60, 1e300])
+def test_very_far_away_the_density_is_zero(far: float) -> None:
+    model = SMALL.fit(np.random.default_rng(1).normal(size=(500, 2)), training=QUICK.replace(max_steps=5))
+    found = model.log_prob([[far, -far], [far, far], [0.0, far], [0.0, 0.0]])
+    assert (found[:3] < -1e30).all()
+    assert np.isfinite(found[3])
+
+
 def test_what_it_cannot_do_is_refused() -> None:
     rows = np.random.default_rng(1).poisson(3.0, size=(200, 2)).astype(float)
     data = pofx.Dataset.from_arrays(rows, columns=[Column("a", "", "discrete", 0), Column("b")])

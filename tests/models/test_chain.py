@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 import pofx
 from pofx.data.spec import Column, Field, vector_spec
@@ -72,6 +73,54 @@ def test_stages_of_several_kinds(tmp_path) -> None:
     events = data.arrays()[:3]
     assert np.isfinite(model.log_prob(events)).all()
     assert model.density == "estimate"  # a discrete column
+
+
+def whole_numbers(rng: np.random.Generator, n: int, low: int = 0) -> dict[str, np.ndarray]:
+    """k uniform over 1001 whole numbers, y = sin(k / 150) + 0.2 noise."""
+    k = rng.integers(0, 1001, size=(n, 1)).astype(float)
+    return {"k": low + k, "y": np.sin(k / 150) + 0.2 * rng.normal(size=(n, 1))}
+
+
+def test_whole_numbers_are_scaled_where_a_later_stage_sees_them(tmp_path) -> None:
+    spec = {
+        "k": Field("vector", (1,), (Column("k", "", "discrete", -500, 500),)),
+        "y": Field("vector", (1,), (Column("y"),)),
+    }
+    rng = np.random.default_rng(1)
+    data = pofx.Dataset.from_arrays(whole_numbers(rng, 6000, -500), columns=spec)
+    first = pofx.AutoregressiveTransformer(network=pofx.networks.CausalTransformer(width=16, layers=1), components=2)
+    second = pofx.MixtureDensityNetwork(components=2, hidden=(64, 64))
+    steps = {"k/likelihood": 1, "y/likelihood": 600}
+    quick = QUICK.replace(max_steps=steps, batch_size=256, learning_rate=3e-3, ema=0.98)
+    model = pofx.Chain(stages=(first, second)).fit(data, training=quick)
+    given = model.fitted.body.plan[1].given(model.fitted.prepare(data.arrays())[0], None).x
+    assert abs(float(given.mean())) < 0.05
+    assert float(given.std()) == pytest.approx(1.0, abs=0.02)
+    new = whole_numbers(rng, 2000, -500)
+    truth = stats.norm.logpdf(new["y"][:, 0], np.sin((new["k"][:, 0] + 500) / 150), 0.2) - np.log(1001)
+    assert abs((truth - model.log_prob(new)).mean()) < 0.05  # unscaled: 0.4
+    assert model.density == "exact"  # nothing is spread by noise
+    model.save(tmp_path / "chain.pofx")
+    np.testing.assert_array_equal(pofx.load(tmp_path / "chain.pofx").log_prob(new), model.log_prob(new))
+
+
+def test_a_whole_number_in_a_chain_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = {"k": Field("vector", (1,), (Column("k", "", "discrete", 0, 1000),)), "y": vector_spec(["y"], "y")["y"]}
+    data = pofx.Dataset.from_arrays(whole_numbers(np.random.default_rng(1), 500), columns=spec)
+    first = pofx.AutoregressiveTransformer(network=pofx.networks.CausalTransformer(width=16, layers=1), components=2)
+    flow = pofx.SplineFlow(layers=1, hidden=(8,))
+    exact, spread = (
+        pofx.Chain(stages=(one, flow)).fit(data, training=QUICK.replace(max_steps=3)) for one in (first, flow)
+    )
+    assert (exact.density, spread.density) == ("exact", "estimate")
+    rows, asked = {"k": np.array([[3.0]]), "y": np.array([[0.1]])}, []
+    plain = pofx.Chain.log_density
+    monkeypatch.setattr(pofx.Chain, "log_density", lambda *given: asked.append(1) or plain(*given))
+    exact.log_prob(rows)
+    assert len(asked) == 1
+    spread.log_prob(rows)
+    assert len(asked) == 17
+    assert float(exact.log_prob_error(rows)[0]) == 0.0
 
 
 def test_every_stage_is_trained_in_its_own_phase() -> None:

@@ -341,6 +341,11 @@ def test_field_sample(name: str, kind: str, conditional: bool) -> None:
 
 
 @with_field
+def test_field_types(name: str, kind: str) -> None:
+    contract.check_field_types(name, kind)
+
+
+@with_field
 def test_field_decode(name: str, kind: str, conditional: bool) -> None:
     contract.check_field_decode(name, kind, conditional)
 

@@ -18,7 +18,7 @@ from pofx.data.spec import Column, Field, vector_spec
 from pofx.errors import CapabilityError, ConfigError
 from pofx.models.base import Layout
 from pofx.models.ddpm import chain_angles
-from pofx.models.diffusion import Diffusion
+from pofx.models.diffusion import LAST_ANGLE, Diffusion
 from pofx.models.diffusion_samplers import Ancestral, KarrasHeun
 from pofx.models.score_sde import ReverseSDE
 from pofx.networks import EPiC, ResidualMLP
@@ -31,8 +31,10 @@ FAMILIES = {
     "edm": pofx.EDM(),
     "edm-narrow": pofx.EDM(sigma_data=0.5),
     "ddpm": pofx.DDPM(),
+    "ddpm-cosine": pofx.DDPM(schedule="cosine"),
     "ddpm-cosine-v": pofx.DDPM(prediction="velocity", schedule="cosine"),
     "vp": pofx.ScoreSDE(),
+    "vp-steep": pofx.ScoreSDE(beta_max=40.0),
     "sub-vp": pofx.ScoreSDE(sde="sub-vp"),
     "ve": pofx.ScoreSDE(sde="ve"),
 }
@@ -129,6 +131,25 @@ def test_map_of_normal_events(name: str) -> None:
     torch.testing.assert_close(family.encode(body, Events({"x": truth}))["z"], z, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_small_error_of_the_network_moves_events_little(name: str) -> None:
+    """A chain that ends in nothing but noise asks the predicted noise for the event, and multiplies its error without bound."""
+    z = torch.randn(200, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    family, body = analytic(name, NORMAL)
+    exact = family.decode(body, {"z": z}, None)["x"]
+    body.network = Analytic(family, NORMAL, 0.01)
+    assert float((family.decode(body, {"z": z}, None)["x"] - exact).abs().max()) < 0.3
+
+
+@pytest.mark.parametrize("timesteps", [50, 1000, 4000])
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_angles_of_the_chain_do_not_fall_and_end(timesteps: int, schedule: str) -> None:
+    angles = chain_angles(timesteps, schedule)
+    assert len(angles) == timesteps
+    assert bool((angles.diff() >= 0).all())
+    assert 1.56 < float(angles[-1]) <= LAST_ANGLE
+
+
 # Samplers: with the field of normal events they are affine in their noise, so that their law is known without drawing from it
 
 SAMPLERS = [
@@ -174,6 +195,21 @@ def test_samplers_draw_normal_events_up_to_their_steps(name: str, sampler: Any, 
         family.encode(body, Events({"x": torch.zeros(2, 2, dtype=torch.float64)}))
 
 
+STANDARD = Mixture([1.0], [[0.0, 0.0]], [[[1.0, 0.0], [0.0, 1.0]]])
+
+
+def test_the_larger_variance_keeps_the_width_of_events() -> None:
+    """That of standard normal events stays up to the last step, which denoises; the smaller one loses width with every step."""
+    for steps in (100, 10):
+        family, body = analytic("ddpm", STANDARD, sampler=Ancestral(steps=steps))
+        mean, covariance = law_of(family, body)
+        kept = family.chain(steps)[0].cos().square()
+        torch.testing.assert_close(mean, torch.zeros(2, dtype=torch.float64), atol=1e-9, rtol=0)
+        torch.testing.assert_close(covariance, kept * torch.eye(2, dtype=torch.float64), atol=1e-9, rtol=0)
+        narrow = law_of(*analytic("ddpm", STANDARD, sampler=Ancestral(steps=steps, variance="small")))[1]
+        assert float(narrow[0, 0]) < kept - 0.05
+
+
 def test_errors_of_samplers_fall_with_their_order() -> None:
     assert bias("edm", KarrasHeun(steps=18)) > 3.5 * bias("edm", KarrasHeun(steps=36))
     assert bias("ddpm-cosine-v", Ancestral(steps=50)) > 1.6 * bias("ddpm-cosine-v", Ancestral(steps=100))
@@ -205,9 +241,10 @@ def test_ddim_without_noise_converges_to_the_map_of_the_ode() -> None:
         assert 1.6 < coarse / fine < 2.6
 
 
+@pytest.mark.parametrize("large", [True, False])
 @pytest.mark.parametrize("steps", [50, 10])
-def test_steps_of_the_chain_are_the_posterior_of_the_paper(steps: int) -> None:
-    family = pofx.DDPM(timesteps=50, sampler=Ancestral(steps=steps))
+def test_steps_of_the_chain_are_the_posterior_of_the_paper(steps: int, large: bool) -> None:
+    family = pofx.DDPM(timesteps=50, sampler=Ancestral(steps=steps, variance="large" if large else "small"))
     kept = family.chain(steps).cos().square()
     e, y = torch.tensor([[0.3, -0.7]], dtype=torch.float64), torch.tensor([[0.5, 1.0]], dtype=torch.float64)
     seen: list[Tensor] = []
@@ -220,7 +257,7 @@ def test_steps_of_the_chain_are_the_posterior_of_the_paper(steps: int) -> None:
     for k in range(steps - 1):
         now, then = kept[steps - 1 - k], kept[steps - 2 - k]
         mean = (seen[k] - (1 - now / then) / (1 - now).sqrt() * e) / (now / then).sqrt()
-        variance = (1 - then) / (1 - now) * (1 - now / then)
+        variance = (1.0 if large else (1 - then) / (1 - now)) * (1 - now / then)
         torch.testing.assert_close(seen[k + 1], mean + variance.sqrt(), atol=1e-9, rtol=1e-9)
 
 
@@ -299,6 +336,7 @@ def test_settings_are_checked() -> None:
         (pofx.EDM, {"sigma_min": 2.0, "sigma_max": 1.0}),
         (pofx.DDPM, {"schedule": "steep"}),
         (pofx.DDPM, {"timesteps": 50, "sampler": Ancestral(steps=100)}),
+        (Ancestral, {"variance": "fixed"}),
         (pofx.ScoreSDE, {"sde": "vpp"}),
         (pofx.EDM, {"context_dropout": 1.0}),
     ):
@@ -345,6 +383,37 @@ def test_padding_stays_zero_and_is_not_seen(family: Any) -> None:
     assert bool((made["x"][mask] != 0).all())
     gone = {key: value if key == "count" else value + 9.0 * ~_where(mask, value) for key, value in drawn.items()}
     torch.testing.assert_close(family.decode(body, gone, None)["x"], made["x"], atol=1e-12, rtol=0)
+
+
+class Still(nn.Module):
+    """The v of standard normal points."""
+
+    def forward(self, x: Tensor, label: Tensor, context: object, mask: object) -> Tensor:
+        return torch.zeros_like(x)
+
+
+def test_steps_of_the_corrector_do_not_grow_with_padding() -> None:
+    """The same two points from the same noise, in clouds of at most 2 and of at most 30."""
+    found = []
+    for most in (2, 30):
+        layout = Layout({"x": Field("cloud", (most, 2), (Column("a"), Column("b")))})
+        sampler = ReverseSDE(PredictorCorrector(steps=20, score_norm="score"))
+        family = pofx.ScoreSDE(prediction="velocity", network=EPiC(width=8, layers=1), sampler=sampler)
+        body = family.build(layout).double()
+        body.network = Still()
+        body.count.shares.fill_(-1e9)
+        body.count.shares[2] = 0.0
+        noise = Noise(1, torch.arange(200), dtype=torch.float64)
+        drawn = {
+            key: noise.normal(key, *form.shape[:-2], 30, 2)[..., :most, :]
+            for key, form in family.noise_shapes(layout).items()
+            if key != "count"
+        }
+        drawn["count"] = torch.full((200, 1), 0.5, dtype=torch.float64)
+        made = family.decode(body, drawn, None)
+        found.append(made["x"][made["x.mask"]])
+    torch.testing.assert_close(found[1], found[0], atol=1e-10, rtol=0)
+    assert float(found[1].std()) < 1.3
 
 
 def _where(mask: Tensor, like: Tensor) -> Tensor:

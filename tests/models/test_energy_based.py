@@ -12,12 +12,24 @@ from torch import Tensor, nn
 
 import pofx
 from pofx.data.events import Events
-from pofx.data.spec import Column, Field, vector_spec
+from pofx.data.spec import Axis, Column, EventSpec, Field, vector_spec
 from pofx.errors import CapabilityError, ConfigError
+from pofx.models import energy_based
 from pofx.models.base import Layout
 from pofx.models.energy_based import EnergyBasedModel
 from pofx.models.energy_body import Given, keyed
-from pofx.networks import EPiC, ResidualMLP
+from pofx.networks import (
+    DeepSets,
+    EPiC,
+    MessagePassing,
+    NetworkConfig,
+    PatchTransformer,
+    Pointwise,
+    ResidualMLP,
+    SetTransformer,
+    UNet,
+)
+from pofx.simulators.densities import Mixture
 from pofx.solvers.hamiltonian import evaluate
 from pofx.training.noise import Noise
 
@@ -25,6 +37,8 @@ MLP = ResidualMLP(width=24, layers=1, embedding=16)
 MEAN = torch.tensor([0.6, -0.4], dtype=torch.float64)
 COVARIANCE = torch.tensor([[0.5, 0.2], [0.2, 0.3]], dtype=torch.float64)
 NOTHING = Given(None, None)
+IMAGE = {"x": Field("grid", (1, 4, 6), (Column("E"),), (Axis("a", 4), Axis("b", 6)))}
+CLOUD = {"x": Field("cloud", (4, 2), (Column("a"), Column("b")))}
 
 
 class Quadratic(nn.Module):
@@ -95,7 +109,7 @@ def test_the_minimum_of_denoising_is_the_score_of_the_smoothed_density() -> None
 
     minimise(loss, list(body.network.parameters()))
     smoothed = (COVARIANCE + r * r * torch.eye(2)) / (1 + r * r)
-    factor = r**-0.5
+    factor = (1.0 + r * r) ** -0.5
     found = body.network.a * factor + torch.eye(2)
     torch.testing.assert_close(0.5 * (found + found.T), torch.linalg.inv(smoothed), atol=0.03, rtol=0)
     centre = torch.linalg.solve(0.5 * (found + found.T), body.network.b * factor)
@@ -168,6 +182,66 @@ def test_every_objective_learns_a_correlated_gaussian(objective: str) -> None:
     assert model.density == "estimate"
 
 
+# The tilt
+
+
+@pytest.mark.parametrize("context", [None, {"jet": Field("cloud", (3, 2), (Column("p"), Column("q")))}])
+@pytest.mark.parametrize(
+    ("network", "spec"),
+    [
+        (MLP, vector_spec(2)),
+        (MLP, IMAGE),
+        (UNet(channels=(4, 8), heads=2), IMAGE),
+        (PatchTransformer(patch=2, width=8, layers=1, heads=2), IMAGE),
+        (EPiC(width=8, layers=1, latent=1), CLOUD),
+        (DeepSets(width=8, layers=1), CLOUD),
+        (SetTransformer(width=8, layers=1, heads=2), CLOUD),
+        (Pointwise(widths=(8,)), CLOUD),
+    ],
+    ids=lambda value: getattr(value, "name", value["x"].kind if isinstance(value, dict) else None),
+)
+def test_every_network_starts_as_the_base_and_has_no_constant(
+    network: NetworkConfig, spec: EventSpec, context: EventSpec | None
+) -> None:
+    body = body_of(EnergyBasedModel(network=network), layout=Layout(spec, context=context))
+    x = torch.randn(3, *spec["x"].shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    mask = torch.ones(x.shape[:2], dtype=torch.bool) if spec["x"].kind == "cloud" else None
+    jets = None if context is None else Events({"jet": torch.ones(3, 3, 2, dtype=torch.float64)})
+    assert body.tilt(x, 0.3, Given(jets, mask)).abs().max() == 0.0
+    last = [layer for layer in body.network.modules() if isinstance(layer, nn.Linear) and layer.out_features == 1]
+    assert sum(len(list(layer.parameters())) == 1 for layer in last) == 1
+
+
+def test_the_tilt_of_one_function_does_not_change_while_the_noise_is_small() -> None:
+    """The true one tends to a constant: a network would have to make up for a factor, and its error would grow with it."""
+    body = body_of(EnergyBasedModel(smallest=0.02), gaussian_tilt())
+    x = normal(20)
+    torch.testing.assert_close(body.tilt(x, 0.3, NOTHING), body.tilt(x, 0.0, NOTHING), rtol=0.02, atol=0)
+
+
+@pytest.mark.slow
+def test_a_mixture_with_little_noise_is_learnt_in_a_thousand_steps() -> None:
+    means = [[-1.2, -2.0], [-0.4, 0.6], [1.0, 1.1]]
+    covariances = [[[0.5, 0.36], [0.36, 0.5]], [[1.0, 0.94], [0.94, 1.0]], [[1.5, 0.0], [0.0, 1.5]]]
+    truth = Mixture([0.5, 0.3, 0.2], means, covariances)
+    training = pofx.Training(
+        max_epochs=None,
+        max_steps=1000,
+        batch_size=512,
+        learning_rate=3e-3,
+        ema=0.995,
+        validate_every=4,
+        seed=1,
+        device="cpu",
+        progress=False,
+    )
+    family = EnergyBasedModel(network=ResidualMLP(width=64, layers=2), levels=30)
+    model = family.fit(truth.sample(30_000, 1), training=training)
+    fresh = truth.sample(2000, 2)
+    gap = truth.log_prob(fresh) - model.log_prob(fresh)
+    assert gap.mean() < 0.08
+
+
 # Walks
 
 
@@ -199,6 +273,26 @@ def test_pulls_of_log_z_have_width_one() -> None:
     pulls = np.array([float(each.value - gaussian_log_z()) / float(each.error) for each in found])
     assert abs(pulls.mean()) < 3.5 / math.sqrt(40)
     assert 0.7 < pulls.std(ddof=1) < 1.3
+
+
+def test_log_z_comes_from_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of at most WALKS walks, with the value of all at once."""
+    family = EnergyBasedModel(objective="persistent", levels=4, chains=8, leapfrogs=1)
+    body = tuned(family)
+    sizes, energy = [], body.energy
+
+    def watched(x: Tensor, *more: Any) -> Tensor:
+        sizes.append(len(x))
+        found: Tensor = energy(x, *more)
+        return found
+
+    body.energy = watched
+    pieces = family.annealed_log_partition(body, chains=1024)
+    assert max(sizes) == energy_based.WALKS < 1024
+    monkeypatch.setattr(energy_based, "WALKS", 1024)
+    whole = family.annealed_log_partition(body, chains=1024)
+    assert max(sizes) == 1024
+    torch.testing.assert_close(pieces, whole, rtol=1e-9, atol=1e-12)
 
 
 def test_steps_are_tuned_to_the_target() -> None:
@@ -259,7 +353,7 @@ def cloud_body() -> tuple[EnergyBasedModel, Any]:
         leapfrogs=2,
         context_chains=16,
     )
-    body = body_of(family, layout=Layout({"x": Field("cloud", (4, 2), (Column("a"), Column("b")))}))
+    body = body_of(family, layout=Layout(CLOUD))
     generator = torch.Generator().manual_seed(1)
     for parameter in body.parameters():
         parameter.data += 0.3 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
@@ -314,6 +408,8 @@ def test_log_z_of_a_context_and_its_gradient() -> None:
 def test_what_no_chain_can_do_is_refused() -> None:
     with pytest.raises(CapabilityError, match="without a context"):
         EnergyBasedModel(objective="persistent").build(Layout(vector_spec(2), context=vector_spec(1, "c")))
+    with pytest.raises(CapabilityError, match="use EPiC"):
+        EnergyBasedModel(network=MessagePassing()).build(Layout(CLOUD))
     for wrong in ({"objective": "magic"}, {"levels": 0}, {"chains": 1}, {"smallest": 0.0}, {"refresh": 2.0}):
         with pytest.raises(ConfigError):
             EnergyBasedModel(**wrong)

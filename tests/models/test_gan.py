@@ -482,7 +482,8 @@ def test_a_mass_peak_is_sharper_with_its_feature():
     x = np.column_stack([np.sqrt(mass**2 + (momentum**2).sum(1)), momentum])
     columns = {"x": Field("vector", (4,), tuple(Column(name) for name in ("e", "px", "py", "pz")))}
     data = pofx.Dataset.from_arrays(x, columns=columns)
-    feature = InvariantMass((("e", "px", "py", "pz"),), width=6.0)  # as wide as what is wrong without it: much narrower, and its slope drowns the critic's
+    # as wide as what is wrong without it: the slopes of a much narrower one drown the critic's
+    feature = InvariantMass((("e", "px", "py", "pz"),), width=6.0)
     widths = []
     for features in ((), (feature,)):
         training = QUICK.replace(max_steps=250, batch_size=256, learning_rate=4e-3)

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import pofx
-from pofx.errors import CapabilityError
-from pofx.simulators import CorrelatedGaussian, VonMisesChain
+from pofx.errors import CapabilityError, ConfigError
+from pofx.simulators import SHAPES, CorrelatedGaussian, VonMisesChain
 
 TRUTH = CorrelatedGaussian([1.0, -2.0], [[2.0, 0.7], [0.7, 0.5]])
 QUICK = pofx.Training(max_epochs=None, max_steps=300, batch_size=256, learning_rate=5e-3, seed=1)
@@ -24,7 +24,8 @@ def teacher() -> pofx.Model:
 
 @pytest.fixture(scope="module")
 def student(teacher: pofx.Model) -> pofx.Model:
-    return pofx.InverseAutoregressiveFlow(**SMALL).fit(TRUTH.sample(4000, 1), teacher=teacher, training=QUICK)
+    family = pofx.InverseAutoregressiveFlow(**SMALL, objective="maps")
+    return family.fit(TRUTH.sample(4000, 1), teacher=teacher, training=QUICK)
 
 
 def test_the_same_noise_gives_the_same_events(teacher: pofx.Model, student: pofx.Model) -> None:
@@ -56,11 +57,39 @@ def test_angles_are_compared_the_short_way_round(objective: str) -> None:
     assert lost < 0.3
 
 
+def test_the_likelihood_puts_right_what_the_maps_leave(teacher: pofx.Model) -> None:
+    """Two moons, whose maps are bent; as many steps of the maps alone."""
+    truth, size, lost = SHAPES["two-moons"], {"layers": 2, "hidden": (32,), "bins": 8}, {}
+    data, x = truth.sample(4000, 1), truth.sample(3000, 5)
+    taught_by = pofx.SplineFlow(**size).fit(data, training=QUICK)
+    for objective, steps in (("maps", 600), ("auto", 300)):
+        family = pofx.InverseAutoregressiveFlow(**size, objective=objective)
+        model = family.fit(data, teacher=taught_by, training=QUICK.replace(max_steps=steps))
+        made = model.sample(3000, seed=3)
+        lost[objective] = (
+            (taught_by.log_prob(x) - model.log_prob(x)).mean(),
+            (model.log_prob(made) - taught_by.log_prob(made)).mean(),
+        )
+    assert lost["auto"][0] < 0.95 * lost["maps"][0], lost
+    assert lost["auto"][1] < 0.9 * lost["maps"][1], lost
+    assert list(model.card["training"]["phase_steps"]) == ["maps", "likelihood"]
+
+
 def test_likelihood_objective_learns_a_gaussian(teacher: pofx.Model) -> None:
     family = pofx.InverseAutoregressiveFlow(**SMALL, objective="likelihood")
     model = family.fit(TRUTH.sample(4000, 1), teacher=teacher, training=QUICK)
     x = TRUTH.sample(3000, 5)
     assert abs((TRUTH.log_prob(x) - model.log_prob(x)).mean()) < 0.05
+
+
+@pytest.mark.parametrize("objective", ["maps", "likelihood"])
+@pytest.mark.parametrize(("theirs", "mine"), [("float64", "float32"), ("float32", "float64")])
+def test_a_teacher_of_another_precision_is_refused(objective: str, theirs: str, mine: str) -> None:
+    x, short = TRUTH.sample(200, 1), QUICK.replace(max_steps=1)
+    taught_by = pofx.SplineFlow(**SMALL).fit(x, training=short.replace(precision=theirs))
+    family = pofx.InverseAutoregressiveFlow(**SMALL, objective=objective)
+    with pytest.raises(ConfigError, match=f"precision, {theirs}; got {mine}"):
+        family.fit(x, teacher=taught_by, training=short.replace(precision=mine))
 
 
 def test_teachers_without_exact_density_or_other_columns_are_refused(teacher: pofx.Model) -> None:

@@ -74,6 +74,18 @@ def test_far_away_it_is_finite_and_has_gradients() -> None:
     assert float(value.detach()) < -1e9
 
 
+@pytest.mark.filterwarnings("ignore::pofx.errors.RangeWarning")
+@pytest.mark.parametrize("far", [1e18, 1e19, 2e19, 1e30, 1e60, 1e300])
+def test_very_far_away_the_density_is_zero(far: float) -> None:
+    one, places = Components(*(part.float() for part in components(2))), torch.tensor([[far, -far], [0.0, far]])
+    value = expanded(one, 2).log_prob(places)
+    assert bool((value < -1e30).all())
+    model = SMALL.fit(np.random.default_rng(1).normal(size=(500, 2)), training=QUICK.replace(max_steps=5))
+    found = model.log_prob([[far, -far], [far, far], [0.0, 0.0]])
+    assert (found[:2] < -1e30).all()
+    assert np.isfinite(found[2])
+
+
 def inverse_problem(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Bishop's example: c = x + 0.3 sin(2 pi x) + noise, x uniform; x given c has up to three branches."""
     x = rng.uniform(size=(n, 1))

@@ -15,6 +15,7 @@ import pofx
 from pofx.data.events import Events
 from pofx.data.spec import Column, Field, vector_spec
 from pofx.errors import CapabilityError, ConfigError, DataError, RangeWarning
+from pofx.models import boltzmann
 from pofx.models.base import Layout
 from pofx.models.boltzmann import configurations
 from pofx.models.rbm import RBM
@@ -85,6 +86,31 @@ def test_a_context_has_a_sum_of_its_own() -> None:
         total = family.log_density(body, Events({"x": v}, context=one)).logsumexp(0)
         assert total.item() == pytest.approx(0.0, abs=1e-12)
     assert family.exact_log_partition(body, context).shape == (2,)
+
+
+@pytest.mark.parametrize("spec", [binary(5), binary(3), vector_spec(2)], ids=["hidden", "visible", "normal"])
+@pytest.mark.parametrize("context", [None, vector_spec(1, "c")], ids=["one", "context"])
+def test_sums_go_through_pieces_of_the_states(
+    spec: dict[str, Field], context: dict[str, Field] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family = RBM(hidden=4)
+    body = body_of(family, Layout(spec, context=context), coupling=0.4)
+    events = Events({"c": torch.tensor([[0.5], [-1.0]], dtype=torch.float64)}) if context else None
+
+    def found() -> list[Tensor]:
+        value = family.exact_log_partition(body, events)
+        return [value, *torch.autograd.grad(value.sum(), [body.weight, body.visible, body.hidden])]
+
+    whole, sizes, bits = found(), [], boltzmann._bits
+
+    def watched(numbers: Tensor, *more: Any) -> Tensor:
+        sizes.append(len(numbers))
+        return bits(numbers, *more)
+
+    monkeypatch.setattr(boltzmann, "PIECE", 3)
+    monkeypatch.setattr(boltzmann, "_bits", watched)
+    torch.testing.assert_close(found(), whole, rtol=1e-12, atol=1e-12)
+    assert max(sizes) == 3
 
 
 # Gibbs sampling

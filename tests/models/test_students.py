@@ -17,7 +17,7 @@ from pofx.data.events import Events
 from pofx.data.spec import vector_spec
 from pofx.errors import CapabilityError, ConfigError
 from pofx.models.base import Layout
-from pofx.models.consistency import _interval, _times, batch_mean, noise_levels
+from pofx.models.consistency import GRADED, _interval, _step_by_batch, _times, batch_mean, noise_levels
 from pofx.models.mean_flow import along
 from pofx.models.progressive_distillation import WEIGHTS
 from pofx.models.student import StudentFamily, Teacher, follow, huber
@@ -173,6 +173,73 @@ def test_a_training_knows_its_length() -> None:
     assert int(model.fitted.body.planned) == int(model.fitted.body.done) == 7
 
 
+def test_the_length_of_a_training_is_that_of_its_schedule() -> None:
+    """Whatever limits it; a run whose clock was the limit is repeated bit for bit, and one that ends early keeps its doublings."""
+    family, x = pofx.ConsistencyTraining(network=SMALL, targets="path", intervals=(2, 64)), events_of(500)
+    by_clock = family.fit(x, training=QUICK.replace(max_steps=None, max_minutes=0.02))
+    record = by_clock.card["training"]
+    assert int(by_clock.fitted.body.planned) == record["budget_steps"]["training"]
+    limits = {"max_steps": record["phase_steps"], "horizon": record["budget_steps"]}
+    again = family.fit(x, training=QUICK.replace(**limits))
+    np.testing.assert_array_equal(again.sample(20, seed=1), by_clock.sample(20, seed=1))
+    assert family.count(by_clock.fitted.body) == 64
+    early = family.fit(x, training=QUICK.replace(max_steps=6, horizon=12))
+    assert (int(early.fitted.body.planned), family.count(early.fitted.body)) == (12, 16)
+
+
+def test_a_resumed_training_has_the_same_length(tmp_path) -> None:
+    family, x = pofx.ConsistencyTraining(network=SMALL, targets="path", intervals=(2, 64)), events_of(500)
+    quick = QUICK.replace(max_steps=12, checkpoint=tmp_path / "state", checkpoint_every=5)
+    whole = family.fit(x, training=quick.replace(checkpoint=None))
+
+    class StoppedError(Exception):
+        pass
+
+    def stop(body: Any) -> None:
+        if int(body.done) == 8:
+            raise StoppedError
+
+    class Stopping(pofx.ConsistencyTraining):
+        def loss(self, body: Any, events: Events, noise: Noise) -> Any:
+            stop(body)
+            return super().loss(body, events, noise)
+
+    with pytest.raises(StoppedError):
+        Stopping(network=SMALL, targets="path", intervals=(2, 64)).fit(x, training=quick)
+    resumed = family.fit(x, training=quick, resume="must")
+    assert int(resumed.fitted.body.planned) == 12
+    np.testing.assert_array_equal(resumed.sample(20, seed=1), whole.sample(20, seed=1))
+
+
+def test_consistency_training_is_a_stage_with_steps_of_its_own() -> None:
+    x = events_of(500)
+    data = pofx.Dataset.from_arrays({"a": x[:, :1], "b": x[:, 1:]})
+    chain = pofx.Chain(
+        stages=(pofx.MixtureDensityNetwork(components=1, hidden=(8,)), pofx.ConsistencyTraining(network=SMALL))
+    )
+    model = chain.fit(data, training=QUICK.replace(max_steps={"a/likelihood": 3, "b/training": 5}))
+    assert int(model.fitted.body.stages[1].planned) == 5
+    wrapped = pofx.Ensemble(pofx.ConsistencyTraining(network=SMALL, targets="path"), members=2)
+    members = wrapped.fit(x, training=QUICK.replace(max_steps=4)).fitted.body.members
+    assert [int(member.planned) for member in members] == [4, 4]
+
+
+@pytest.mark.parametrize("warm_up", [True, False])
+def test_the_phases_of_consistency_training(warm_up: bool) -> None:
+    family = pofx.ConsistencyTraining(network=SMALL, warm_up=warm_up)
+    names = ["velocity", "training"] if warm_up else ["training"]
+    assert [phase.name for phase in family.phases(LAYOUT)] == names
+    by_path = pofx.ConsistencyTraining(network=SMALL, targets="path", warm_up=warm_up)
+    assert [phase.name for phase in by_path.phases(LAYOUT)] == ["training"]
+    limits = QUICK.replace(max_steps={"velocity": 20, "training": 1}, learning_rate=1e-3)
+    family.fit(events_of(500), training=limits)
+    if warm_up:  # the consistency phase, and its target, start where the velocity ended
+        model = family.fit(events_of(500), training=limits.replace(ema=None, max_steps={"velocity": 20, "training": 1}))
+        network, target = model.fitted.body.network.state_dict(), model.fitted.body.target.state_dict()
+        apart = [float((target[name] - value).abs().max()) for name, value in network.items()]
+        assert 0.0 < max(apart) < 5e-3
+
+
 def test_the_mean_over_a_batch_is_that_of_bayes_theorem() -> None:
     """Of normal events in closed form; weights count as events do."""
     generator = torch.Generator().manual_seed(1)
@@ -186,6 +253,35 @@ def test_the_mean_over_a_batch_is_that_of_bayes_theorem() -> None:
     double = batch_mean(torch.cat([few, few[:7]]), numbers(5, 2), times)
     weight = torch.ones(20).index_fill(0, torch.arange(7), 2.0)
     torch.testing.assert_close(batch_mean(few, numbers(5, 2), times, weight), double, atol=1e-12, rtol=0)
+    nothing = batch_mean(few, numbers(5, 2), times, torch.tensor([0.0, -1.0]).repeat(10))  # no weight to go by
+    torch.testing.assert_close(nothing, batch_mean(few, numbers(5, 2), times))
+
+
+@pytest.mark.parametrize("width", [1.0, 0.6])
+def test_a_step_by_the_batch_is_right_on_average(width: float) -> None:
+    """Of normal events in 20 columns, where the batch has hardly any other event that could have led there.
+
+    Regression slopes of the place before on x_t, over all intervals, give the variance that the best linear function ends with.
+    """
+    generator, share, count, n = torch.Generator().manual_seed(1), 1.0, 18, 256
+    for k in range(1, count + 1):
+        t, s = (torch.full((n,), (j / count) ** GRADED, dtype=torch.float64) for j in (k, k - 1))
+        x = width * torch.randn(6, n, 20, dtype=torch.float64, generator=generator)
+        place = (1 - t[:, None]) * x + t[:, None] * torch.randn(x.shape, dtype=torch.float64, generator=generator)
+        before = torch.stack([_step_by_batch(Events({"x": part}), at, t, s) for part, at in zip(x, place, strict=True)])
+        share *= float((before * place).sum() / place.square().sum())
+    assert share**2 / width**2 == pytest.approx(1.0, abs=0.03)
+
+
+def test_a_step_by_the_batch_follows_the_flow() -> None:
+    """Of standard normal events exactly, up to the error of the mean; at its end it is the mean itself."""
+    x, t = numbers(20_000, 2, seed=5), torch.tensor([1.0, 0.7, 0.3], dtype=torch.float64)
+    place, s = numbers(3, 2), t - 0.2
+    r = ((1 - s) ** 2 + s**2).sqrt() / ((1 - t) ** 2 + t**2).sqrt()
+    torch.testing.assert_close(_step_by_batch(Events({"x": x}), place, t, s), r[:, None] * place, atol=0.02, rtol=0)
+    zero, late = torch.zeros_like(t), torch.full_like(t, 1e-4)
+    end = _step_by_batch(Events({"x": x}), place, late, zero)
+    torch.testing.assert_close(end, batch_mean(x, place, late), atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -405,16 +501,32 @@ def narrowing(intervals: int) -> float:
     return float(slopes.prod()) ** 2
 
 
+def test_many_columns_keep_their_width() -> None:
+    """Without the velocity first, as many steps leave 0.52."""
+    x = np.random.default_rng(1).normal(size=(8000, 20))
+    family = pofx.ConsistencyTraining(network=SMALL, preprocess="none")
+    sample = family.fit(x, training=QUICK.replace(max_steps=300)).sample(4000, seed=1)
+    assert sample.var(0).mean() > 0.8
+
+
+def test_a_batch_without_weight_teaches() -> None:
+    x, weight = events_of(300), (np.arange(300) < 20) + 0.0
+    model = pofx.ConsistencyTraining(network=SMALL).fit(
+        x, weight=weight, training=QUICK.replace(max_steps=40, batch_size=4)
+    )
+    assert np.isfinite(model.sample(10, seed=1)).all()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("family", "steps", "share"),
+    ("family", "steps", "share", "error"),
     [
-        (pofx.ConsistencyTraining(network=SMALL), 800, 1.0),
-        (pofx.ConsistencyTraining(network=SMALL, targets="path", intervals=(4, 16)), 1200, narrowing(16)),
-        (pofx.MeanFlow(network=SMALL), 800, 1.0),
-        (pofx.MeanFlow(network=SMALL, step=None, apart=0.5), 3000, 1.0),
-        (pofx.Shortcut(network=SMALL, finest=32, target_decay=0.9), 800, 1.0),
-        (pofx.Shortcut(network=SMALL, finest=32, target_decay=0.9, warm_up=False, consistent=0.25), 1200, 1.0),
+        (pofx.ConsistencyTraining(network=SMALL), 800, 1.0, 0.08),
+        (pofx.ConsistencyTraining(network=SMALL, targets="path", intervals=(4, 16)), 1200, narrowing(16), 0.2),
+        (pofx.MeanFlow(network=SMALL), 800, 1.0, 0.15),
+        (pofx.MeanFlow(network=SMALL, step=None, apart=0.5), 3000, 1.0, 0.15),
+        (pofx.Shortcut(network=SMALL, finest=32, target_decay=0.9), 800, 1.0, 0.15),
+        (pofx.Shortcut(network=SMALL, finest=32, target_decay=0.9, warm_up=False, consistent=0.25), 1200, 1.0, 0.15),
     ],
     ids=[
         "consistency-training",
@@ -425,11 +537,16 @@ def narrowing(intervals: int) -> float:
         "shortcut-paper",
     ],
 )
-def test_a_student_without_a_teacher_learns_it_too(family: StudentFamily, steps: int, share: float) -> None:
+def test_a_student_without_a_teacher_learns_it_too(
+    family: StudentFamily, steps: int, share: float, error: float
+) -> None:
+    """Errors as shares of the variances; over two or three seeds: 0.04, by path 0.2, mean flow and shortcuts 0.14 (too narrow)."""
     student = family.fit(events_of(8000), training=QUICK.replace(max_steps=steps))
     sample = student.sample(4000, seed=1)
     assert np.abs(sample.mean(0) - MEAN.numpy()).max() < 0.15
-    np.testing.assert_allclose(np.cov(sample.T), share * COVARIANCE, atol=0.2 * share)
+    widths = COVARIANCE.diagonal().sqrt().numpy()
+    apart = np.cov(sample.T) / share - COVARIANCE.numpy()
+    assert np.abs(apart / np.outer(widths, widths)).max() < error
 
 
 def test_the_narrowing_of_consistency_training_ends() -> None:
@@ -473,6 +590,11 @@ def test_a_student_begins_as_its_teacher() -> None:
     )
     other = pofx.Consistency(network=SMALL, warm_start=False).fit(x, teacher=model, training=one)
     assert np.abs(other.sample(50, seed=1) - model.sample(50, seed=1)).max() > 1e-2
+    for activation, same in (("silu", True), ("tanh", False)):
+        network = ResidualMLP(width=32, layers=2, embedding=16, activation=activation)
+        student = pofx.Consistency(network=network).fit(x, teacher=model, training=one)
+        mine, theirs = student.fitted.body.network.state_dict(), model.fitted.body.network.state_dict()
+        assert all(torch.allclose(mine[name], value, atol=1e-6) for name, value in theirs.items()) is same
     smaller = pofx.Consistency(network=ResidualMLP(width=8, layers=1, embedding=8))
     assert smaller.fit(x, teacher=model, training=one).card["parameters"] < model.card["parameters"]
 

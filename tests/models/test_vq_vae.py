@@ -15,10 +15,10 @@ from torch import Tensor
 import pofx
 from pofx.data.events import Events
 from pofx.data.spec import Axis, Column, Field, vector_spec
-from pofx.errors import ConfigError
+from pofx.errors import CapabilityError, ConfigError
 from pofx.models.autoencoder import DecoderSettings
 from pofx.models.base import Layout
-from pofx.models.vq_vae import POINTS
+from pofx.models.vq_vae import POINTS, tokens
 from pofx.networks import CausalTransformer, CloudGenerator, EPiC, ResidualMLP, VectorGenerator
 from pofx.networks.lattices import LatticeDecoder, LatticeEncoder
 from pofx.training.noise import Noise
@@ -162,6 +162,17 @@ def test_encode_finds_the_codes_and_the_noise(settings: dict[str, Any]) -> None:
     torch.testing.assert_close(family.decode(body, noise, None)["x"], events.x)
 
 
+def test_tokens_are_the_codes_of_events() -> None:
+    x = np.random.default_rng(1).normal(size=(1500, 2))
+    model = pofx.VQVAE(codes=5, **SMALL).fit(x, training=pofx.Training(max_steps=5, seed=1))
+    found = tokens(model, x)
+    assert found.shape == (1500, 2)
+    assert torch.equal(found[7:9], tokens(model, x[7:9]))
+    assert torch.equal(model.fitted.body.prior.draw(model.encode(x)["codes"]), found)
+    with pytest.raises(CapabilityError, match="VQVAE"):
+        tokens(pofx.Gaussian().fit(x), x)
+
+
 # Training
 
 
@@ -231,7 +242,8 @@ def test_some_events_of_a_batch_stand_for_all(kind: str, monkeypatch: pytest.Mon
     monkeypatch.setattr("pofx.models.vq_vae.ALONE", 9 * 30)
     few = family.likelihood_of_all(body, events, noise).per_event
     torch.testing.assert_close(few[:30], 3.0 * whole[:30])
-    assert few.shape == (90,) and not few[30:].any()
+    assert few.shape == (90,)
+    assert not few[30:].any()
 
 
 # Structure

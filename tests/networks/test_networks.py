@@ -146,6 +146,17 @@ def test_permuted_points_give_permuted_or_equal_results(name: str, outputs: int 
     torch.testing.assert_close(other, expected, atol=1e-10, rtol=1e-10)
 
 
+@pytest.mark.parametrize("name", [name for name in CLOUDS if name != "pointwise"])
+@results
+def test_the_number_of_points_is_seen(name: str, outputs: int | None) -> None:
+    """Every point four times: means and softmaxes stay the same."""
+    module, _ = by_name(name, context=None, times=0, outputs=outputs)
+    x = torch.randn(2, 3, 3, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    few, many = module(x), module(x.repeat(1, 4, 1))
+    change = (few - (many if outputs else many[:, :3])).abs()
+    assert bool((change > 1e-6).all())
+
+
 @every_cloud
 @results
 def test_empty_clouds_give_numbers_and_gradients(name: str, outputs: int | None) -> None:

@@ -198,6 +198,31 @@ def test_langevin_step_leaves_the_law_alone() -> None:
     assert kstest(found[:, 0].numpy(), lambda v: law.cdf(v, law.low)).pvalue > 0.01
 
 
+def test_padding_does_not_lengthen_langevin_steps_and_a_score_of_zero_counts() -> None:
+    """Two numbers, one of them with a score of exactly zero, alone and beside 28 that have neither score nor noise."""
+    found = []
+    for size in (2, 30):
+        first = torch.arange(size) == 0
+        process = ScoreProcess(
+            lambda t, x, rows: 0.0 * x,
+            lambda t, x, rows: 0.0 * t,
+            lambda t, x, rows: torch.where(first, -x, 0.0),  # noqa: B023
+            lambda t: 1.0 + t,
+        )
+        x, w = torch.zeros(5, size).double(), torch.zeros(5, 3, 1, size).double()
+        x[:, :2], w[..., :2] = states(5, 2), states(5, 3, 1, 2, seed=2)
+        noise = GivenNoise({"predictor": torch.zeros_like(w[:, :, 0]), "corrector": w})
+        found.append(PredictorCorrector(steps=3, score_norm="score").solve(process, x, 1.0, 0.1, noise=noise).x)
+    assert (found[1][:, :2] - found[0]).abs().max() < 1e-10
+    assert not bool(found[1][:, 2:].any())
+    epsilon = 2.0 * (0.16 * math.sqrt(2.0) / x[:, 0].abs()) ** 2  # of the first step
+    y = x[:, :2] + epsilon[:, None] * torch.stack([-x[:, 0], 0.0 * x[:, 0]], 1)
+    y = y + (2.0 * epsilon).sqrt()[:, None] * w[:, 0, 0, :2]
+    one = GivenNoise({"predictor": torch.zeros_like(w[:, :1, 0]), "corrector": w[:, :1]})
+    end = PredictorCorrector(steps=1, score_norm="score").solve(process, x, 1.0, 0.1, noise=one).x
+    assert (end[:, :2] - y).abs().max() < 1e-12
+
+
 def test_noise_belongs_to_event_and_step() -> None:
     """Bit for bit the same in any batch, from keyed noise and from the same noise given."""
     law, n = Clusters(), 50

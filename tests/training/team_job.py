@@ -17,17 +17,27 @@ from pofx.training import Loss, Phase, Update, train
 
 
 class Watching(torch.nn.Module):
-    """A network with a buffer that is a running mean of what it has seen, which differs from process to process."""
+    """A network with a running mean of what it has seen, which differs from process to process, and a sum, which does not."""
+
+    summed = ("fresh",)
 
     def __init__(self) -> None:
         super().__init__()
         self.network = mlp(2, 8, 2)
-        self.register_buffer("seen", torch.zeros(()))
+        for name in ("seen", "fresh", "total"):
+            self.register_buffer(name, torch.zeros(()))
 
     def forward(self, x):
         if self.training:
             self.seen = 0.9 * self.seen + 0.1 * x.detach().mean()
+            self.fresh += x.detach().square().sum()
         return self.network(x)
+
+
+def take_in(net) -> None:
+    """What a step has seen, as codebooks do it."""
+    net.total.lerp_(net.fresh, 0.5)
+    net.fresh.zero_()
 
 
 def loss(net, events, noise):
@@ -41,7 +51,7 @@ def job(folder: Path) -> dict[str, Any]:
     net = Watching()
     sgd = lambda named: torch.optim.SGD([p for _, p in named], lr=0.01, momentum=0.9)  # noqa: E731
     phases = [
-        Phase("one", (Update("all", loss),)),
+        Phase("one", (Update("all", loss, after=take_in),)),
         Phase("two", (Update("last", loss, ("network.2.*",), optimiser=sgd),)),
     ]
     x, weight = normal(203).astype("f8"), np.linspace(-0.2, 2.2, 203)
@@ -53,6 +63,7 @@ def job(folder: Path) -> dict[str, Any]:
     return {
         "weights": weights(net.network).tolist(),
         "state": weights(net).tolist(),
+        "total": float(net.total),
         "validation": [row.validation_loss for row in record.history],
         "loss": [row.train_loss for row in record.history],
         "size": [next(iter(row.logs.values())) for row in record.history],

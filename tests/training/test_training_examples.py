@@ -193,6 +193,25 @@ def test_estimate_before_updates_and_source_of_a_phase():
     assert torch.equal(seen[0], 2 * torch.from_numpy(x[:64]))
 
 
+def test_steps_that_a_phase_without_updates_did_not_take_are_not_recorded():
+    phases, data = [Phase("closed", estimate=lambda *_: None), Phase("fit", (Update("nll", nll),))], source(normal(300))
+    record = train(Gaussian(), phases, data, quick(max_epochs=2))
+    assert record.phase_steps == record.budget_steps == {"fit": record.steps}
+    again = train(Gaussian(), phases, data, quick(max_epochs=None, max_steps=record.budget_steps))
+    assert again.history[-1].train_loss == record.history[-1].train_loss
+    closed = train(Gaussian(), phases[:1], data, quick(max_epochs=2))
+    assert train(Gaussian(), phases[:1], data, quick(max_steps=closed.budget_steps)).steps == closed.steps == 0
+
+
+def test_a_phase_is_told_how_long_its_schedule_is():
+    told = []
+    phase = Phase("fit", (Update("nll", nll),), planned=lambda net, steps: told.append(steps))
+    train(Gaussian(), [phase], source(normal(300)), quick(max_epochs=2))
+    train(Gaussian(), [phase], source(normal(300)), quick(max_epochs=2, horizon=9))
+    record = train(Gaussian(), [phase], source(normal(300)), quick(max_epochs=None, max_minutes=0.01))
+    assert told == [6, 9, record.budget_steps["fit"]]
+
+
 def test_after_each_step():
     def clip(net):
         net.mean.clamp_(-0.01, 0.01)

@@ -47,6 +47,7 @@ class TestTwoProcesses:
         assert first["loss"] == pytest.approx(alone["loss"], rel=1e-6)
         assert first["size"] == pytest.approx(alone["size"], rel=0.1)
         assert first["lonely"] == pytest.approx(alone["lonely"], rel=1e-6, abs=1e-6)
+        assert first["total"] == pytest.approx(alone["total"], rel=1e-6)
 
     def test_validate_as_one_does(self, results):
         (first, _), alone, _ = results

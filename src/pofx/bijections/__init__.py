@@ -5,18 +5,17 @@ from pofx.bijections.base import Bijection, Chain, Inverse
 from pofx.bijections.coupling import Coupling
 from pofx.bijections.elements import AffineElement, AffineSpline, Element, Elements
 from pofx.bijections.elementwise import Affine, Dequantise, Log, Logit, PerColumn, Periodic, Standardise
-from pofx.bijections.fields import FieldStandardise
+from pofx.bijections.fields import FieldColumns, FieldStandardise
 from pofx.bijections.fitted import Fitted, weighted_moments
 from pofx.bijections.linear import LU, Permutation, Whitening
 from pofx.bijections.marginal import Gaussianise, weighted_quantiles
-from pofx.bijections.preprocessing import (
-    Method,
+from pofx.bijections.preprocessed import (
     Preprocessing,
-    build_preprocessing,
     periodic_columns,
     preprocessing_config,
     preprocessing_from_config,
 )
+from pofx.bijections.preprocessing import Method, build_preprocessing
 from pofx.bijections.splines import RationalQuadratic
 
 __all__ = [
@@ -30,6 +29,7 @@ __all__ = [
     "Dequantise",
     "Element",
     "Elements",
+    "FieldColumns",
     "FieldStandardise",
     "Fitted",
     "Gaussianise",

@@ -2,21 +2,20 @@ r"""Preprocessing of one field, chosen from the declared columns and fitted on t
 
 A vector field goes through: declared type per column (``Dequantise``, ``Logit``, ``Log``, ``Periodic``), then ``Standardise``, then
 ``Whitening`` or ``Gaussianise``. Periodic columns become angles in :math:`[-\pi, \pi)` and take no part in the later steps. Grids and
-clouds are standardised per channel or per feature. :func:`preprocessing_config` and :func:`preprocessing_from_config` carry the
-structure through JSON; ``state_dict`` carries the numbers.
+clouds have the same steps, but the last, in every cell or at every point. What is built is in :mod:`pofx.bijections.preprocessed`.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor
 
-from pofx.bijections.base import Bijection, Chain
+from pofx.bijections.base import Bijection
 from pofx.bijections.elementwise import (
     ROUNDING,
     Affine,
@@ -27,25 +26,21 @@ from pofx.bijections.elementwise import (
     Periodic,
     Standardise,
 )
-from pofx.bijections.fields import FieldStandardise
-from pofx.bijections.fitted import Fitted, cast_like, check_finite, event_shares, weighted_moments
+from pofx.bijections.fields import FieldColumns, FieldStandardise, real_points
+from pofx.bijections.fitted import Fitted, check_finite, event_shares, weighted_moments
 from pofx.bijections.linear import Whitening
 from pofx.bijections.marginal import Gaussianise
 from pofx.bijections.ordered import Condition, Ordered, spans_of
+from pofx.bijections.preprocessed import Preprocessing
 from pofx.data.spec import Column, Field
 from pofx.errors import CapabilityError, ConfigError, DataError, PofxWarning, ShapeError
 
-__all__ = [
-    "Method",
-    "Preprocessing",
-    "Recipe",
-    "build_preprocessing",
-    "periodic_columns",
-    "preprocessing_config",
-    "preprocessing_from_config",
-]
+__all__ = ["Method", "Recipe", "build_preprocessing"]
 
 Method = Literal["auto", "standardise", "log", "whiten", "gaussianise", "affine", "none"]
+
+ON_ITS_END = 0.01
+"""Share of the values of a bounded column of a grid or cloud that may lie on an end of its range."""
 
 LOG_ERRORS = {"auto": 5.0, "log": 1.0}
 """Standard errors by which a logarithm has to suit a real column better than none, for the methods that ask."""
@@ -59,50 +54,12 @@ class Recipe:
     ----------
     method : see :func:`build_preprocessing`.
     order : conditions on pairs of columns (:mod:`pofx.bijections.ordered`), kept exactly.
-    whole : discrete columns stay the integers they are, at their place, for families that give each a probability.
+    whole : discrete columns stay integers, at their place, counted from their lower end, for families that give each a probability.
     """
 
     method: Method = "auto"
     order: tuple[Condition, ...] = ()
     whole: bool = False
-
-
-class Preprocessing(Chain):
-    """A chain of fitted steps on ``(n, size)``, computed in float64 throughout and returned in the dtype of the input.
-
-    >>> Preprocessing(2).describe()
-    ['x', 'x']
-    """
-
-    def __init__(self, size: int, *steps: Bijection) -> None:
-        super().__init__(*steps)
-        self.size = size
-
-    def forward(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """As every bijection; ``noise`` (n, size), uniform in [0, 1), dequantises the discrete columns (0.5 if absent)."""
-        z, total = x.to(torch.float64), x.new_zeros(x.shape[0], dtype=torch.float64)
-        for step in self.steps:
-            extra = {"noise": noise} if isinstance(step, (Dequantise, PerColumn)) else {}
-            z, log_jacobian = step(z, context, **extra)
-            total = total + log_jacobian
-        return cast_like(z, x), cast_like(total, x, finite=False)
-
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        x, total = super().inverse(z.to(torch.float64), context)
-        return cast_like(x, z), cast_like(total, z, finite=False)
-
-    @property
-    def discrete_columns(self) -> tuple[int, ...]:
-        """The columns that need dequantisation noise while training."""
-        return tuple(i for i, words in enumerate(_words(self, self.size)) if "dequantise" in words)
-
-    def describe(self) -> list[str]:
-        """What happens to each column, in words, for the card: ``'log(x - 0) -> standardise -> whitened'``."""
-        return [" -> ".join(words) or "x" for words in _words(self, self.size)]
-
-    def config(self) -> dict[str, Any]:
-        """Names, column numbers and constants, ready for JSON; see :func:`preprocessing_from_config`."""
-        return preprocessing_config(self)
 
 
 def build_preprocessing(
@@ -111,7 +68,7 @@ def build_preprocessing(
     weight: Tensor | None = None,
     method: Method | Recipe = "auto",
     mask: Tensor | None = None,
-) -> Preprocessing | FieldStandardise:
+) -> Preprocessing | FieldStandardise | FieldColumns:
     """Choose and fit the preprocessing of one field from its declared columns and its training data.
 
     ``"none"`` leaves everything as it is; ``"affine"`` shifts and scales each column, whatever its type. All others treat the declared
@@ -122,6 +79,10 @@ def build_preprocessing(
     logarithmic scale where a Gaussian describes that better by more than five standard errors; and a singular covariance gives a
     warning instead of an error, and no whitening. ``"log"`` is ``"standardise"`` with such logarithms, where they are better by more than
     one standard error.
+
+    Grids and clouds are standardised per channel or per feature; their declared types count unless the method is ``"none"`` or
+    ``"affine"``, but for a bounded column of which more than one value in a hundred lies on an end (cells without energy): it is
+    standardised as it is, and a warning says so.
 
     Raises :class:`DataError` for constant columns and for values outside declared ranges; :class:`NonFiniteError` for NaN.
 
@@ -157,10 +118,10 @@ def _build_vector(columns: Sequence[Column], x: Tensor, weight: Tensor | None, r
     size = len(columns)
     rest = [i for i, column in enumerate(columns) if column.type != "discrete"]
     if recipe.whole and len(rest) < size:
-        if not rest:
-            return Preprocessing(size)
-        inner = _build_vector(_take(columns, rest), x[:, rest], weight, recipe)
-        return Preprocessing(size, PerColumn([(rest, inner)], size))
+        parts: list[tuple[list[int], Bijection]] = _from_zero(columns)
+        if rest:
+            parts.append((rest, _build_vector(_take(columns, rest), x[:, rest], weight, recipe)))
+        return Preprocessing(size, PerColumn(parts, size)) if parts else Preprocessing(size)
     result = Preprocessing(size)
     if recipe.order:
         spans = spans_of(recipe.order, columns)
@@ -172,6 +133,13 @@ def _build_vector(columns: Sequence[Column], x: Tensor, weight: Tensor | None, r
     elif recipe.method != "none":
         _fit_vector(result, columns, x, weight, recipe.method)
     return result
+
+
+def _from_zero(columns: Sequence[Column]) -> list[tuple[list[int], Bijection]]:
+    """Discrete columns counted from their lower end, where that is not 0 already: float32 holds small integers alone."""
+    where = [i for i, column in enumerate(columns) if column.type == "discrete" and round(column.low or 0.0)]
+    shifts = [-float(round(columns[i].low or 0.0)) for i in where]
+    return [(where, Affine([1.0] * len(where), shifts))] if where else []
 
 
 def _fit_vector(
@@ -198,13 +166,42 @@ def _append(result: Preprocessing, step: Bijection | None, x: Tensor, weight: Te
     return x
 
 
-def _build_field(field: Field, x: Tensor, weight: Tensor | None, method: str, mask: Tensor | None) -> FieldStandardise:
+def _build_field(
+    field: Field, x: Tensor, weight: Tensor | None, method: str, mask: Tensor | None
+) -> FieldStandardise | FieldColumns:
     if field.kind not in ("grid", "cloud"):
         raise CapabilityError(f"no preprocessing for a field of kind {field.kind!r}")
     result = FieldStandardise(field.kind, len(field.columns))
-    if method != "none":
+    if method == "none":
+        return result
+    if method == "affine" or all(column.type == "real" for column in field.columns):
         result.fit(x, weight, mask)
-    return result
+        return result
+    points, shares = real_points(result.channels_last(x), weight, mask)
+    points = check_finite(points)
+    _check_columns(field.columns, points)
+    columns = [_off_its_ends(column, points[:, i]) for i, column in enumerate(field.columns)]
+    inner = Preprocessing(len(columns))
+    rows = _append(inner, _dequantise(columns), points, shares)
+    rows = _append(inner, _by_type(columns, [0] * len(columns)), rows, shares)
+    _append(inner, _standardise(columns), rows, shares)
+    return FieldColumns(field.kind, inner, points[0])
+
+
+def _off_its_ends(column: Column, x: Tensor) -> Column:
+    """The column as a real one if it is bounded and more than :data:`ON_ITS_END` of its values lie on an end."""
+    if column.type != "bounded":
+        return column
+    share = sum(float((x == end).double().mean()) for end in (column.low, column.high) if end is not None)
+    if share <= ON_ITS_END:
+        return column
+    warnings.warn(
+        f"column {column.name!r}: {share:.1%} of its values lie on an end of its range, where a logarithm has none; "
+        "it is standardised as it is, and samples may leave the range",
+        PofxWarning,
+        stacklevel=4,
+    )
+    return Column(column.name, column.unit)
 
 
 def _dequantise(columns: Sequence[Column]) -> Bijection | None:
@@ -322,99 +319,3 @@ def _check_range(column: Column, x: Tensor, where: str) -> None:
         first = x[outside][0].item()
         ends = f"between {column.low} and {column.high}"
         raise DataError(f"{where}: expected values {ends}; {count} of {len(x)} lie outside, e.g. {first:g}")
-
-
-def periodic_columns(bijection: Bijection) -> tuple[int, ...]:
-    """The latent columns that are circular in [-pi, pi): made by :class:`Periodic` and not touched since.
-
-    >>> periodic_columns(PerColumn([([1], Periodic(0.0, 1.0))]))
-    (1,)
-    """
-    if isinstance(bijection, Periodic):
-        return tuple(range(bijection.size))
-    if isinstance(bijection, PerColumn):
-        pairs = zip(bijection.columns, bijection.steps, strict=True)
-        return tuple(sorted(columns[i] for columns, step in pairs for i in periodic_columns(cast(Bijection, step))))
-    if not isinstance(bijection, Chain):
-        return ()
-    circular: set[int] = set()
-    for step in bijection.steps:
-        touched = {i for columns in step.columns for i in columns} if isinstance(step, PerColumn) else circular
-        circular = (circular - touched) | set(periodic_columns(cast(Bijection, step)))
-    return tuple(sorted(circular))
-
-
-def _words(bijection: Bijection, size: int) -> list[list[str]]:
-    """Per column, what each step does to it."""
-    if isinstance(bijection, Chain):
-        per_step = [_words(cast(Bijection, step), size) for step in bijection.steps]
-        return [[word for words in per_step for word in words[i]] for i in range(size)]
-    if isinstance(bijection, PerColumn):
-        result: list[list[str]] = [[] for _ in range(size)]
-        for columns, step in zip(bijection.columns, bijection.steps, strict=True):
-            for i, words in zip(columns, _words(cast(Bijection, step), len(columns)), strict=True):
-                result[i] = words
-        return result
-    if isinstance(bijection, Fitted):
-        return [[word] for word in bijection.describe()]
-    return [[type(bijection).__name__.lower()] for _ in range(size)]
-
-
-FITTED: dict[str, type[Fitted]] = {
-    cls.__name__: cls
-    for cls in (
-        Affine,
-        Dequantise,
-        FieldStandardise,
-        Gaussianise,
-        Log,
-        Logit,
-        Ordered,
-        Periodic,
-        Standardise,
-        Whitening,
-    )
-}
-
-
-def preprocessing_config(bijection: Bijection) -> dict[str, Any]:
-    """The structure of fitted steps, of :class:`PerColumn` and of chains of them, as plain values for JSON.
-
-    >>> preprocessing_config(Standardise(2))
-    {'name': 'Standardise', 'size': 2}
-    """
-    name = type(bijection).__name__
-    if isinstance(bijection, Chain):
-        sized = {"size": bijection.size} if isinstance(bijection, Preprocessing) else {}
-        return {
-            "name": name,
-            **sized,
-            "steps": [preprocessing_config(cast(Bijection, step)) for step in bijection.steps],
-        }
-    if isinstance(bijection, PerColumn):
-        pairs = zip(bijection.columns, bijection.steps, strict=True)
-        parts = [{"columns": columns, "step": preprocessing_config(cast(Bijection, step))} for columns, step in pairs]
-        return {"name": name, "size": bijection.size, "parts": parts}
-    if name not in FITTED or not isinstance(bijection, Fitted):
-        raise CapabilityError(f"a {name} is not a preprocessing step and has no plain config")
-    return {"name": name, **bijection.config()}
-
-
-def preprocessing_from_config(plain: Mapping[str, Any]) -> Bijection:
-    """Rebuild the structure, with buffers of the right shapes, ready for ``load_state_dict``.
-
-    >>> preprocessing_from_config({"name": "Standardise", "size": 2}).size
-    2
-    """
-    rest = dict(plain)
-    name = rest.pop("name", None)
-    if name in ("Chain", "Preprocessing"):
-        steps = [preprocessing_from_config(step) for step in rest["steps"]]
-        return Chain(*steps) if name == "Chain" else Preprocessing(rest["size"], *steps)
-    if name == "PerColumn":
-        return PerColumn(
-            [(part["columns"], preprocessing_from_config(part["step"])) for part in rest["parts"]], rest["size"]
-        )
-    if name not in FITTED:
-        raise ConfigError(f"expected a preprocessing step out of {', '.join(sorted(FITTED))}; got {name!r}")
-    return FITTED[name].from_config(rest)

@@ -9,6 +9,7 @@ to each other one to one, and the keys and values of earlier variables are kept 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -23,7 +24,7 @@ from pofx.data.events import Events
 from pofx.data.spec import Column, EventSpec
 from pofx.errors import CapabilityError, ConfigError
 from pofx.models.base import Capabilities, Family, Layout
-from pofx.models.heads import Categorical, Head, NormalMixture, VonMisesMixture
+from pofx.models.heads import Categorical, Head, NormalMixture, VonMisesMixture, without_far
 from pofx.networks.causal import CausalTransformer
 from pofx.networks.layers import Dense
 from pofx.training.contract import Loss, Phase, Update
@@ -134,12 +135,13 @@ class AutoregressiveTransformer(Family):
         return Loss(-self.log_density(body, events))
 
     def log_density(self, body: Any, events: Events) -> Tensor:
-        x, hidden = events.x, body.hidden(events.x, events.context)
+        x, far = without_far(events.x)
+        hidden = body.hidden(x, events.context)
         parts = [
             head.log_prob(body.read[i](hidden[:, i]), x[:, i] - body.shift(i, x[:, :i]))
             for i, head in enumerate(body.heads)
         ]
-        return torch.stack(parts).sum(0)
+        return torch.stack(parts).sum(0).masked_fill(far, -math.inf)
 
     def decode(self, body: Any, noise: Mapping[str, Tensor], context: Events | None) -> Mapping[str, Tensor]:
         z = noise["z"]
@@ -177,10 +179,10 @@ def _categorical(column: Column) -> Categorical:
             f"AutoregressiveTransformer: discrete column {column.name!r} needs both ends of its range, to give each value a probability; "
             "declare low and high"
         )
-    low, values = round(column.low), round(column.high) - round(column.low) + 1
+    values = round(column.high) - round(column.low) + 1
     if values > VALUES:
         raise CapabilityError(
             f"AutoregressiveTransformer: discrete column {column.name!r} has {values} values, of at most {VALUES}; "
             "declare it real or bounded"
         )
-    return Categorical(low, values)
+    return Categorical(0, values)  # preprocessing counts from the lower end

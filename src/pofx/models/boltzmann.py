@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -26,6 +27,9 @@ from pofx.models.base import Layout
 from pofx.networks.embeddings import Conditioning
 
 __all__ = ["Bernoulli", "Biases", "Machine", "Normal", "configurations", "is_binary", "lowest"]
+
+PIECE = 2**14
+"""States that are summed over at a time."""
 
 
 class Biases(NamedTuple):
@@ -69,8 +73,18 @@ def configurations(units: int, like: Tensor) -> Tensor:
             [0., 1.],
             [1., 1.]])
     """
-    numbers = torch.arange(2**units, device=like.device)
+    return _bits(torch.arange(2**units, device=like.device), units, like)
+
+
+def _bits(numbers: Tensor, units: int, like: Tensor) -> Tensor:
+    """The last ``units`` binary digits, the smallest first."""
     return ((numbers[:, None] >> torch.arange(units, device=like.device)) & 1).to(like.dtype)
+
+
+def _log_sum(units: int, like: Tensor, log_terms: Callable[[Tensor], Tensor]) -> Tensor:
+    """The logarithm of the sum over all 2^units states; ``log_terms`` takes some states to ``(..., states)``."""
+    pieces = torch.arange(2**units, device=like.device).split(PIECE)
+    return torch.stack([log_terms(_bits(piece, units, like)).logsumexp(-1) for piece in pieces], -1).logsumexp(-1)
 
 
 class Machine(nn.Module, ABC):
@@ -213,10 +227,14 @@ class Bernoulli(Machine):
 
     def log_partition(self, biases: Biases) -> Tensor:
         if self.columns < self.units:
-            states, own, other, weight = configurations(self.columns, self.weight), *biases, self.weight.T
+            own, other, weight = *biases, self.weight.T
         else:
-            states, own, other, weight = configurations(self.units, self.weight), *reversed(biases), self.weight
-        return (own @ states.T + softplus(other[..., None, :] + states @ weight).sum(-1)).logsumexp(-1)
+            own, other, weight = *reversed(biases), self.weight
+
+        def log_terms(states: Tensor) -> Tensor:
+            return own @ states.T + softplus(other[..., None, :] + states @ weight).sum(-1)
+
+        return _log_sum(self.smaller_side, self.weight, log_terms)
 
 
 class Normal(Machine):
@@ -263,8 +281,11 @@ class Normal(Machine):
         return noise
 
     def log_partition(self, biases: Biases) -> Tensor:
-        states = configurations(self.units, self.weight)
-        centres = states @ self.weight
-        linear = biases.hidden @ states.T + (biases.visible / self.variance) @ centres.T
-        total = (linear + 0.5 * (centres.square() / self.variance).sum(-1)).logsumexp(-1)
-        return total + 0.5 * (2.0 * math.pi * self.variance).log().sum()
+        variance = self.variance
+
+        def log_terms(states: Tensor) -> Tensor:
+            centres = states @ self.weight
+            linear = biases.hidden @ states.T + (biases.visible / variance) @ centres.T
+            return linear + 0.5 * (centres.square() / variance).sum(-1)
+
+        return _log_sum(self.units, self.weight, log_terms) + 0.5 * (2.0 * math.pi * variance).log().sum()

@@ -3,7 +3,7 @@ r"""A chain of stages, one family per field of an event: jet kinematics then con
 .. math:: p(x_1, \ldots, x_K | c) = \prod_k p_k(x_k | x_1, \ldots, x_{k-1}, c)
 
 Every stage is trained on true earlier fields and drawn given the drawn ones. Vectors among the earlier fields and the context become one
-vector, so that families with vector contexts can be stages.
+vector, so that families with vector contexts can be stages; whole numbers of an earlier stage are standardised in it.
 """
 
 from __future__ import annotations
@@ -91,10 +91,24 @@ class Chain(Family):
         return all(stage.few_events for stage in self.stages)
 
     def structure(self, layout: Layout, events: Events) -> Mapping[str, Any]:
-        return {
-            stage.field: dict(stage.family.structure(stage.layout, stage.events(events)))
-            for stage in self._stages(layout)
+        """What every stage finds, and the scales of the columns that preprocessing leaves as whole numbers."""
+        found = self._scales(layout.spec, events)
+        scales = {GIVEN: found} if found else {}
+        stages = self._stages(replace(layout, extra=scales))
+        return scales | {
+            stage.field: dict(stage.family.structure(stage.layout, stage.events(events))) for stage in stages
         }
+
+    def _scales(self, spec: EventSpec, events: Events) -> dict[str, list[list[float]]]:
+        """Field -> mean and standard deviation of each column, (0, 1) for those that are standardised already."""
+        found = {}
+        for name, form in spec.items():
+            recipe, discrete = self.preprocess_of(name, spec), [c.type == "discrete" for c in form.columns]
+            if form.kind == "vector" and isinstance(recipe, Recipe) and recipe.whole and any(discrete):
+                x = events.fields[name].double()
+                moments = zip(discrete, x.mean(0).tolist(), x.std(0, correction=0).tolist(), strict=True)
+                found[name] = [[mean, std or 1.0] if whole else [0.0, 1.0] for whole, mean, std in moments]
+        return found
 
     def density_of(self, layout: Layout) -> Density:
         return max((stage.family.density_of(stage.layout) for stage in self._stages(layout)), key=WORST.index)
@@ -232,13 +246,18 @@ class _Stage:
 
     def given(self, events: Events | None, context: Events | None) -> Events | None:
         """The stage's context, of earlier fields and the context of all."""
+        scales = self.whole.extra.get(GIVEN, {})
         vectors, fields, masks = [], {}, {}
         for role, name, form, _ in self._sources():
             source = context if role else events
             if source is None:
                 continue
             if form.kind == "vector":
-                vectors.append(source.fields[name])
+                value = source.fields[name]
+                if not role and name in scales:
+                    mean, std = value.new_tensor(scales[name]).unbind(1)
+                    value = (value - mean) / std
+                vectors.append(value)
                 continue
             fields[f"{role}{name}"] = source.fields[name]
             if name in source.masks:
@@ -253,12 +272,13 @@ class _Stage:
 
     def phase(self, phase: Phase) -> Phase:
         """A phase of the stage's family as one of the chain."""
-        estimate, source = phase.estimate, phase.source
+        estimate, planned, source = phase.estimate, phase.planned, phase.source
         return replace(
             phase,
             name=f"{self.field}/{phase.name}",
             updates=tuple(self._update(update) for update in phase.updates),
             estimate=None if estimate is None else self._estimate(estimate),
+            planned=None if planned is None else self._planned(planned),
             monitor=None if phase.monitor is None else self._loss(phase.monitor),
             source=None if source is None else self._refuse_source(),
         )
@@ -280,6 +300,12 @@ class _Stage:
     def _estimate(self, estimate: Callable[[nn.Module, Source, Any], None]) -> Callable[[Any, Source, Any], None]:
         def of_chain(body: Any, source: Source, training: Any) -> None:
             estimate(body.stages[self.k], _StageSource(self, body, source), training)
+
+        return of_chain
+
+    def _planned(self, planned: Callable[[nn.Module, int], None]) -> Callable[[Any, int], None]:
+        def of_chain(body: Any, steps: int) -> None:
+            planned(body.stages[self.k], steps)
 
         return of_chain
 

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from pofx.config import check_at_least
+from pofx.config import check_at_least, check_choice
 from pofx.data.events import Events
 from pofx.models.base import Capabilities, Layout
 from pofx.models.field import mean_event
@@ -71,6 +71,7 @@ class ContinuousFlow(OdeFamily):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_at_least(self, 0.0, "kinetic", "rate")
+        check_choice(self, "training_trace", ("auto", "exact", "hutchinson"))
 
     def build(self, layout: Layout) -> nn.Module:
         return OdeBody(layout, self.network)
@@ -102,8 +103,8 @@ class ContinuousFlow(OdeFamily):
         x = events.x
         exact = self.training_trace == "exact" or (self.training_trace == "auto" and x.shape[1] <= 4)
         probes = None if exact else torch.where(noise.normal("probe", 1, *x.shape[1:]) < 0.0, -1.0, 1.0)
-        turned = _Warped(self.field(body, events.context, None), noise.uniform("warp", 1)[:, 0])
-        moving = _Energetic(turned, x.shape[1])
+        counted = _Energetic(self.field(body, events.context, None), x.shape[1])
+        moving = _Warped(counted, noise.uniform("warp", 1)[:, 0])
         start = torch.cat([x, x.new_zeros(len(x), 1)], 1)
         wide = None if probes is None else torch.cat([probes, torch.zeros_like(probes[..., :1])], -1)
         moved = transport(

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pofx.config import check_choice
 from pofx.errors import ConfigError
-from pofx.models.diffusion import NoisePrediction
+from pofx.models.diffusion import LAST_ANGLE, NoisePrediction
 from pofx.models.diffusion_samplers import Ancestral
 from pofx.solvers.base import check_count
 from pofx.training.noise import Noise
@@ -27,7 +27,9 @@ __all__ = ["DDPM", "chain_angles"]
 
 @lru_cache
 def chain_angles(timesteps: int, schedule: str) -> Tensor:
-    """Angles of steps 1 to ``timesteps``, float64, rising: linear beta (scaled to 1000 steps), or cosine (arXiv:2102.09672).
+    """Angles of steps 1 to ``timesteps``, float64, not falling: linear beta (scaled to 1000 steps), or cosine (arXiv:2102.09672).
+
+    They end at :data:`~pofx.models.diffusion.LAST_ANGLE`, where the last steps of the cosine, and of short chains, stand still.
 
     >>> [round(float(a), 4) for a in chain_angles(1000, "linear")[[0, -1]]]
     [0.01, 1.5644]
@@ -40,7 +42,7 @@ def chain_angles(timesteps: int, schedule: str) -> Tensor:
         level = ((k + 0.008) / 1.008 * math.pi / 2).cos().square()
         beta = 1.0 - level[1:] / level[:-1]
     log_kept = torch.log1p(-beta.clamp(max=0.999)).cumsum(0)
-    return torch.atan2((-torch.expm1(log_kept)).sqrt(), (0.5 * log_kept).exp())
+    return torch.atan2((-torch.expm1(log_kept)).sqrt(), (0.5 * log_kept).exp()).clamp(max=LAST_ANGLE)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,10 @@ from pofx.networks.base import NetworkConfig, default_network
 from pofx.training.contract import Loss, Phase, Update
 from pofx.training.noise import Noise
 
-__all__ = ["Diffusion", "DiffusionBody", "NoisePrediction", "Velocity", "expand"]
+__all__ = ["LAST_ANGLE", "Diffusion", "DiffusionBody", "NoisePrediction", "Velocity", "expand"]
+
+LAST_ANGLE = math.atan(160.0)
+"""No angle of training is larger: there the denoised event is off by 160 times what the predicted noise is off by."""
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
 """dy/d(angle) at angles ``(n,)`` and states ``(n, *shape)``."""

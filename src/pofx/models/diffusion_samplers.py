@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pofx.config import check_at_least
+from pofx.config import check_at_least, check_choice
 from pofx.models.diffusion import Velocity, expand
 from pofx.solvers.base import check_count
 
@@ -23,12 +23,15 @@ __all__ = ["Ancestral", "KarrasHeun", "karras_sigmas"]
 
 @dataclass(frozen=True)
 class Ancestral:
-    r"""The ancestral chain of DDPM (``eta=1``, variance :math:`\tilde\beta`) and DDIM (``eta=0``), arXiv:2010.02502, equation 12.
+    r"""The ancestral chain of DDPM (``eta=1``) and DDIM (``eta=0``), arXiv:2010.02502, equation 12.
 
     Parameters
     ----------
     steps : of the chain, evenly spread over those of training.
     eta : share of the ancestral chain's noise.
+    variance : of a step's noise with eta = 1, arXiv:2006.11239, section 3.2: ``"large"``, :math:`\beta`, right for normal events of width
+        one; or ``"small"``, :math:`\tilde\beta`, right for events that are all the same, which makes samples too narrow. The paper's code
+        has the large one for CIFAR10 and the small one for 256 x 256 images.
 
     >>> Ancestral(steps=10).noise_shapes(2)
     {'ancestral': (10, 2)}
@@ -36,10 +39,12 @@ class Ancestral:
 
     steps: int = 100
     eta: float = 1.0
+    variance: str = "large"
 
     def __post_init__(self) -> None:
         check_count(self, "steps")
         check_at_least(self, 0.0, "eta")
+        check_choice(self, "variance", ("large", "small"))
 
     def noise_shapes(self, *shape: int) -> dict[str, tuple[int, ...]]:
         """Of the noise of every step."""
@@ -55,6 +60,8 @@ class Ancestral:
             ratio = (math.cos(now) / math.cos(then)) ** 2
             spread = min(self.eta * math.sin(then) / math.sin(now) * math.sqrt(max(1.0 - ratio, 0.0)), math.sin(then))
             rest = math.sqrt(max(math.sin(then) ** 2 - spread**2, 0.0))
+            if self.variance == "large" and then > 0.0:
+                spread = self.eta * math.sqrt(max(1.0 - ratio, 0.0))
             y = math.cos(then) * event + rest * e + spread * noise["ancestral"][:, k]
         return y
 

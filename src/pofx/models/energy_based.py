@@ -33,6 +33,7 @@ from pofx.models.energy_body import EnergyBody, Given, keyed
 from pofx.models.field import count_estimate, count_updates, field_noise, mean_event
 from pofx.models.ode import KINDS
 from pofx.networks.base import NetworkConfig
+from pofx.networks.messages import MessagePassing
 from pofx.solvers.hamiltonian import adapted, evaluate
 from pofx.training.contract import Loss, Phase, Source, Update
 from pofx.training.noise import Noise
@@ -42,6 +43,8 @@ __all__ = ["EnergyBasedModel"]
 OBJECTIVES = ("denoising", "noise-contrastive", "persistent")
 PILOTS, ROUNDS = 128, 8
 """Chains and moves per level that find the steps."""
+WALKS = 256
+"""Walks that are evaluated together: more of them need much memory for large grids."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,8 @@ class EnergyBasedModel(Family):
 
     Parameters
     ----------
-    network : of the kind of field, with a smooth activation; None for the default (residual MLP, U-Net, EPiC).
+    network : of the kind of field, with a smooth activation; None for the default (residual MLP, U-Net, EPiC). Not ``MessagePassing``,
+        whose squared distances may outgrow the base.
     objective : ``"denoising"``; ``"noise-contrastive"``, sharp in few dimensions, blind in many; ``"persistent"``, for vectors and grids
         without a context, whose chains would belong to other contexts.
     smallest : width of the noise that stays in the data, in units of its spread, for ``"denoising"``.
@@ -101,6 +105,11 @@ class EnergyBasedModel(Family):
             raise CapabilityError(
                 "EnergyBasedModel: objective='persistent' is for vectors and grids without a context; "
                 "use 'denoising' or 'noise-contrastive'"
+            )
+        if isinstance(self.network, MessagePassing):
+            raise CapabilityError(
+                "EnergyBasedModel: message passing grows with the squared distance of points, so that exp(-E) may have no integral; "
+                "use EPiC, DeepSets or SetTransformer"
             )
         smallest = self.smallest if self.objective == "denoising" else None
         body = EnergyBody(layout, self.network, self.levels, smallest, self.persistent if persistent else 0)
@@ -212,17 +221,26 @@ class EnergyBasedModel(Family):
         """log Z of every row by ``chains`` walks each, of noise that the row's condition decides; differentiable in the context."""
         rows = torch.arange(len(events), device=events.x.device).repeat_interleave(chains)
         key = condition_numbers(events)[rows] + torch.arange(chains, device=rows.device).repeat(len(events))
-        noise = Noise(seed, key, dtype=events.x.dtype, scope="normaliser")
+        pieces = zip(rows.split(WALKS), key.split(WALKS), strict=True)
+        log_weight = torch.cat(
+            [
+                self._walked(body, events, row, Noise(seed, number, dtype=events.x.dtype, scope="normaliser"))
+                for row, number in pieces
+            ]
+        )
+        return log_mean_exp(log_weight.reshape(len(events), chains))
+
+    def _walked(self, body: Any, events: Events, rows: Tensor, noise: Noise) -> Tensor:
+        """The logarithm of the weight of one walk for each of the rows."""
         context, mask = events.context, events.mask
         given = Given(None if context is None else context[rows], None if mask is None else mask[rows])
         with torch.no_grad():
             start = body.start(noise.normal("z", *body.form.shape), given.mask)
             x, log_weight = body.walk(start, keyed(noise, *body.form.shape), given, self.moves, self.leapfrogs)
-        log_weight = log_weight.reshape(len(events), chains)
-        if _needs_gradient(events.context):
-            energy = body.energy(x, 0.0, given).reshape_as(log_weight)
-            log_weight = log_weight - (energy - energy.detach())
-        return log_mean_exp(log_weight)
+        if not _needs_gradient(context):
+            return torch.as_tensor(log_weight)
+        energy = body.energy(x, 0.0, given)
+        return torch.as_tensor(log_weight - (energy - energy.detach()))
 
     @torch.no_grad()
     def _normalise(self, body: Any, source: Source, _training: Any) -> None:

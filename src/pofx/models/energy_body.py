@@ -1,10 +1,10 @@
 r"""The body of an energy-based model: an energy at every place of a path from data (t = 0) to the base (t = 1), and walks along it.
 
-.. math:: E_t(x, c) = -\log p_1(x) + f_t(x, c), \qquad f_t = r(t)^{-1/2}\, n_\theta(x, t, c) \;\text{ or }\; (1 - t)\, n_\theta(x, c)
+.. math:: E_t(x, c) = -\log p_1(x) + f_t(x, c), \qquad f_t = \frac{n_\theta(x, t, c)}{\sqrt{1 + r^2}} \text{ or } (1 - t)\, n_\theta(x, c)
 
 with p_1 a standard normal, uniform on the circle for angles, and n a network that grows no faster than linearly, so that every
-:math:`\exp(-E_t)` can be normalised. The first form belongs to data with noise of the ratio r(t) to the signal, the second to one energy
-that is switched on.
+:math:`\exp(-E_t)` can be normalised. The first form belongs to data with noise of the ratio r(t) to the signal, whose f_t tends to a
+constant for small r and falls with r for large ones; the second to one energy that is switched on.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pofx.models.annealing import anneal
 from pofx.models.base import Layout
 from pofx.models.field import FieldBody, network_shape
 from pofx.networks.base import NetworkConfig, default_network
+from pofx.networks.layers import Dense
 from pofx.solvers.base import column
 from pofx.solvers.hamiltonian import State, adapted, evaluate, hamiltonian_step
 from pofx.training.noise import Noise
@@ -118,7 +119,7 @@ class EnergyBody(FieldBody):
         at = torch.as_tensor(t, dtype=x.dtype, device=x.device).expand(len(x))
         if self.smallest is None:
             return (1.0 - at) * self.network(x, None, given.context, given.mask)[:, 0]
-        return self.network(x, at, given.context, given.mask)[:, 0] * self.ratio(at).rsqrt()
+        return self.network(x, at, given.context, given.mask)[:, 0] * (1.0 + self.ratio(at).square()).rsqrt()
 
     def start(self, z: Tensor, mask: Tensor | None) -> Tensor:
         """Events of the base, with zeros for padding."""
@@ -179,10 +180,11 @@ def _without_constant(network: nn.Module) -> nn.Module:
 
     A constant has no gradient in x, and would cancel against log Z.
     """
-    last = [layer for layer in network.modules() if isinstance(layer, nn.Linear) and layer.out_features == 1]
-    if last:
-        last[-1].register_parameter("bias", None)
-        nn.init.zeros_(last[-1].weight)
+    last = getattr(getattr(network, "head", network), "last", None)
+    layer = last.layers[-1] if isinstance(last, Dense) else last
+    if isinstance(layer, nn.Linear):
+        layer.register_parameter("bias", None)
+        nn.init.zeros_(layer.weight)
     return network
 
 

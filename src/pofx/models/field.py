@@ -64,7 +64,7 @@ class FieldBody(nn.Module):
     Attributes
     ----------
     field, form, kind : name, :class:`~pofx.data.spec.Field` and kind of the field.
-    angles : boolean per column: latent columns on the circle [-pi, pi).
+    angles : boolean per column, to be broadcast against events: latent columns on the circle [-pi, pi).
     count : p(number of points | context) of a cloud, else None.
     """
 
@@ -78,7 +78,7 @@ class FieldBody(nn.Module):
         columns = self.form.shape[-1] if self.kind == "cloud" else self.form.shape[0]
         angles = torch.zeros(columns, dtype=torch.bool)
         angles[list(layout.circular_columns)] = True
-        self.register_buffer("angles", angles, persistent=False)
+        self.register_buffer("angles", angles.reshape(-1, *[1] * len(self.form.axes)), persistent=False)
         self.circular = bool(layout.circular_columns)
         self.count = Multiplicity(layout) if self.kind == "cloud" else None
 

@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pofx.bijections.fields import FieldStandardise
-from pofx.bijections.preprocessing import (
+from pofx.bijections.fields import FieldColumns, FieldStandardise
+from pofx.bijections.preprocessed import (
     Preprocessing,
-    build_preprocessing,
     periodic_columns,
     preprocessing_config,
     preprocessing_from_config,
 )
+from pofx.bijections.preprocessing import build_preprocessing
 from pofx.data.events import Events
 from pofx.data.spec import EventSpec
 from pofx.data.store import mask_name
@@ -107,11 +107,12 @@ class Preprocess(nn.ModuleDict):
 
 
 def _extra(part: nn.Module, name: str, events: Events, noise: Noise | None) -> dict[str, Tensor]:
-    if isinstance(part, FieldStandardise):
-        return {"mask": events.masks[name]} if name in events.masks else {}
-    if noise is not None and isinstance(part, Preprocessing) and part.discrete_columns:
-        return {"noise": noise.uniform(f"dequantise/{name}", *events.fields[name].shape[1:])}
-    return {}
+    extra: dict[str, Tensor] = {}
+    if isinstance(part, (FieldStandardise, FieldColumns)) and name in events.masks:
+        extra["mask"] = events.masks[name]
+    if noise is not None and isinstance(part, (Preprocessing, FieldColumns)) and part.discrete_columns:
+        extra["noise"] = noise.uniform(f"dequantise/{name}", *events.fields[name].shape[1:])
+    return extra
 
 
 class Fitted(nn.Module):

@@ -36,8 +36,8 @@ class FlowMatching(OdeFamily):
     ----------
     times : density of training times: ``"uniform"``, or ``"logit-normal"``, more of them in the middle (arXiv:2403.03206).
     coupling : ``"independent"``, or ``"optimal-transport"``: within a batch, noise is given to the events that are nearest in all
-        (arXiv:2302.00482), which straightens paths. Only for vectors and grids without context and weights, whose conditional or weighted
-        noise would no longer be normal.
+        (arXiv:2302.00482), which straightens paths. Several processes, and accumulation, pair within their pieces of a batch. Only for
+        vectors and grids without context and weights, whose conditional or weighted noise would no longer be normal.
 
     >>> import numpy as np, pofx
     >>> x = np.random.default_rng(1).normal(size=(2000, 2))

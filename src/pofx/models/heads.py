@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from pofx.models.von_mises import von_mises_log_prob, von_mises_share
 from pofx.networks.causal import choose
 
-__all__ = ["Categorical", "Head", "NormalMixture", "VonMisesMixture"]
+__all__ = ["Categorical", "Head", "NormalMixture", "VonMisesMixture", "without_far"]
 
 BISECTIONS = 30
 NARROWEST = math.log(1e-3)
@@ -191,6 +191,17 @@ class Categorical(Head):
 
     def _cells(self, x: Tensor) -> Tensor:
         return x[:, None] == torch.arange(self.low, self.low + self.size, device=x.device)
+
+
+def without_far(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows ``(n, d)`` so far away that a square overflows become zeros; which they are, ``(n,)``: their density is zero.
+
+    >>> without_far(torch.tensor([[1e6], [1e30]]))
+    (tensor([[1000000.],
+            [      0.]]), tensor([False,  True]))
+    """
+    far = (x.abs() > math.sqrt(torch.finfo(x.dtype).max)).any(-1)
+    return x.masked_fill(far[:, None], 0.0), far
 
 
 def _wide_enough(width: Tensor) -> Tensor:

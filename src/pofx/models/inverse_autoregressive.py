@@ -5,7 +5,10 @@ r"""Inverse autoregressive student of a flow: one pass per sample, taught by den
 
 with t the teacher from events to noise, s the student from noise to events, x training events and z noise. Both passes that a step needs
 are the fast ones: the teacher's density and the student's sampling. ``"likelihood"`` is the divergence KL(student | teacher)
-instead, which needs no events but prefers to drop modes.
+instead, which needs no events but prefers to drop modes. By default that divergence is added in a second phase, for what the maps leave.
+
+(arXiv:2110.11377 also compares the states between the layers, for which teacher and student need layers of the same kind; here they may
+differ, and only the ends are compared.)
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from torch import Tensor, nn
 from pofx.bijections.base import Inverse
 from pofx.config import check_choice
 from pofx.data.events import Events
-from pofx.errors import CapabilityError
+from pofx.errors import CapabilityError, ConfigError
 from pofx.models.base import Capabilities, Layout
 from pofx.models.flows import AutoregressiveFlow, FlowBody
 from pofx.training.contract import Loss, Phase, Update
@@ -31,6 +34,9 @@ if TYPE_CHECKING:
 
 __all__ = ["InverseAutoregressiveFlow"]
 
+KEEP = 10.0
+"""Weight of the maps beside the divergence, in nats per squared distance."""
+
 
 @dataclass(frozen=True)
 class InverseAutoregressiveFlow(AutoregressiveFlow):
@@ -39,7 +45,8 @@ class InverseAutoregressiveFlow(AutoregressiveFlow):
     Parameters
     ----------
     objective : ``"maps"``, the mean squared differences of events and noise sent through both, or ``"likelihood"``; ``"auto"`` is the
-        second where there are angles, whose distance does not say which way to go at half a turn, and the first elsewhere.
+        one, then the sum of both (phases "maps" and "likelihood"), but the second alone where there are angles, whose distance does not
+        say which way to go at half a turn.
 
     >>> import numpy as np, pofx
     >>> x = np.random.default_rng(1).normal(size=(1000, 2))
@@ -77,11 +84,11 @@ class InverseAutoregressiveFlow(AutoregressiveFlow):
                 f"InverseAutoregressiveFlow: expected a teacher that encodes events with an exact density, such as SplineFlow; got a "
                 f"fitted {type(teacher.family).__name__}"
             )
-        objective = self.objective
-        if objective == "auto":
-            objective = "likelihood" if layout.circular_columns else "maps"
-        loss = _Maps(self, teacher) if objective == "maps" else _Likelihood(self, teacher)
-        return (Phase("distillation", (Update(objective, loss),)),)
+        maps = Phase("maps", (Update("maps", _Maps(self, teacher)),))
+        likelihood = Phase("likelihood", (Update("likelihood", _Likelihood(self, teacher)),))
+        if self.objective == "auto" and not layout.circular_columns:
+            return maps, Phase("likelihood", (Update("both", _Both(self, teacher)),))
+        return (maps,) if self.objective == "maps" else (likelihood,)
 
     def loss(self, body: Any, events: Events, noise: Noise) -> Loss:
         raise CapabilityError("InverseAutoregressiveFlow learns from a teacher")
@@ -94,7 +101,15 @@ class _Taught:
     student: InverseAutoregressiveFlow
     teacher: Model
 
-    def _known(self) -> nn.Module:
+    def _known(self, like: Tensor) -> nn.Module:
+        """The teacher's body, for tensors like this one."""
+        precision = self.teacher.fitted.dtype
+        if like.dtype != precision:
+            theirs, mine = (str(dtype).removeprefix("torch.") for dtype in (precision, like.dtype))
+            raise ConfigError(
+                f"InverseAutoregressiveFlow: expected a student of its teacher's precision, {theirs}; got {mine}: give "
+                f"Training(precision={theirs!r}), or a teacher in {mine}"
+            )
         return self.teacher.fitted.body
 
 
@@ -102,7 +117,7 @@ class _Maps(_Taught):
     """Events through teacher and student, noise through student and teacher: both come back."""
 
     def __call__(self, body: Any, events: Events, noise: Noise) -> Loss:
-        family, known = self.teacher.family, self._known()
+        family, known = self.teacher.family, self._known(events.x)
         with torch.no_grad():
             z = family.encode(known, events)["z"]
         x = self.student.decode(body, {"z": z}, events.context)[body.field]
@@ -127,5 +142,15 @@ class _Likelihood(_Taught):
         base = body.from_normal(noise.normal("z", *events.x.shape[1:]))
         x, log_jacobian = body.flow.inverse(base, body.context(events.context))
         own = body.log_base(base) - log_jacobian
-        known = self.teacher.family.log_density(self._known(), Events({body.field: x}, context=events.context))
+        known = self.teacher.family.log_density(self._known(x), Events({body.field: x}, context=events.context))
         return Loss(own - known)
+
+
+class _Both(_Taught):
+    """The divergence, with the maps beside it, so that no mode is dropped."""
+
+    def __call__(self, body: Any, events: Events, noise: Noise) -> Loss:
+        divergence, maps = (loss(self.student, self.teacher)(body, events, noise) for loss in (_Likelihood, _Maps))
+        return Loss(
+            divergence.per_event + KEEP * maps.per_event, logs={"divergence": divergence.per_event, **maps.logs}
+        )

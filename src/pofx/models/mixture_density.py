@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from pofx.config import check_at_least, check_between, check_choice, check_widths
 from pofx.data.events import Events
 from pofx.models.base import Capabilities, Family, Layout, NoiseShape
+from pofx.models.heads import without_far
 from pofx.networks.causal import choose
 from pofx.networks.embeddings import Conditioning
 from pofx.networks.layers import ACTIVATIONS, Dense
@@ -48,10 +49,12 @@ class Components(NamedTuple):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """``(n,)`` of x ``(n, d)``."""
+        x, far = without_far(x)
         white = (self.factor @ (x[:, None] - self.mean)[..., None])[..., 0]
         size = self.factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         parts = self.log_share + size - 0.5 * white.square().sum(-1)
-        return torch.logsumexp(parts, -1) - 0.5 * x.shape[1] * math.log(2.0 * math.pi)
+        found = torch.logsumexp(parts, -1) - 0.5 * x.shape[1] * math.log(2.0 * math.pi)
+        return found.masked_fill(far, -math.inf)
 
     def draw(self, u: Tensor, z: Tensor) -> Tensor:
         """x ``(n, d)``: the component by uniform noise ``(n,)``, the place in it by normal noise ``(n, d)``."""

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pofx.bijections.fields import FieldColumns
+from pofx.bijections.preprocessed import Preprocessing
 from pofx.data.dataset import Dataset
 from pofx.data.events import Events
 from pofx.data.store import mask_name
@@ -187,14 +189,17 @@ class Model:
 
     @property
     def density(self) -> str:
-        """``"exact"``, ``"estimate"``, ``"bound"`` or ``"none"``; discrete columns turn exact into estimate."""
+        """``"exact"``, ``"estimate"``, ``"bound"`` or ``"none"``; discrete columns that are spread by noise turn exact into estimate."""
         declared = self.family.density_of(self.layout)
         return "estimate" if declared == "exact" and self._discrete else declared
 
     @property
     def _discrete(self) -> bool:
-        columns = (column for field in self.layout.spec.values() for column in field.columns)
-        return not self.family.capabilities.discrete and any(column.type == "discrete" for column in columns)
+        """Whether preprocessing spreads discrete columns over their cells by noise."""
+        return any(
+            isinstance(part, (Preprocessing, FieldColumns)) and part.discrete_columns
+            for part in self.fitted.preprocess.values()
+        )
 
     def _need_density(self) -> None:
         if self.density == "none":

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pofx.config import check_choice
 from pofx.errors import ConfigError
-from pofx.models.diffusion import NoisePrediction, Velocity, expand
+from pofx.models.diffusion import LAST_ANGLE, NoisePrediction, Velocity, expand
 from pofx.solvers import EulerMaruyama, GivenNoise, PredictorCorrector, ScoreProcess
 from pofx.solvers.base import Rows
 from pofx.training.noise import Noise
@@ -104,9 +104,9 @@ class ScoreSDE(NoisePrediction):
         return (-0.5 * total).exp(), variance if self.sde == "sub-vp" else variance.sqrt()
 
     def angle(self, s: Tensor) -> Tensor:
-        """The angle at times s."""
+        """The angle that training has at times s, at most :data:`~pofx.models.diffusion.LAST_ANGLE`."""
         mean, spread = self.kernel(s)
-        return torch.atan2(spread, mean)
+        return torch.atan2(spread, mean).clamp(max=LAST_ANGLE)
 
     @property
     def bounds(self) -> tuple[float, float]:

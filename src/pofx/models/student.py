@@ -202,7 +202,7 @@ class Teacher:
 
     Parameters
     ----------
-    student : the family that learns (for messages); model : what ``fit`` was given.
+    student : the family that learns; model : what ``fit`` was given.
     """
 
     def __init__(self, student: Family, model: Model) -> None:
@@ -212,6 +212,7 @@ class Teacher:
                 f"{type(model.family).__name__}"
             )
         self.family: Any = model.family
+        self.network = getattr(student, "network", None)
         self._body = model.fitted.body
         self._copies: dict[tuple[torch.dtype, torch.device], nn.Module] = {}
 
@@ -237,12 +238,15 @@ class Teacher:
             return solver.solve(moving, x, t, s).check().x
 
     def warm_start(self, network: nn.Module) -> bool:
-        """Copy the teacher's network where it is its velocity and has the student's shape; returns whether it was so."""
+        """Copy the teacher's network where it is its velocity and configured as the student's; returns whether it was so."""
         theirs = getattr(self._body, "network", None)
         if theirs is None or type(self.family).velocity is not OdeFamily.velocity:
             return False
+        kind: Any = self._body.kind
+        usual = default_network(kind)
         mine, state = network.state_dict(), theirs.state_dict()
-        same = {k: v.shape for k, v in mine.items()} == {k: v.shape for k, v in state.items()}
+        same = (self.network or usual) == (self.family.network or usual)
+        same = same and {k: v.shape for k, v in mine.items()} == {k: v.shape for k, v in state.items()}
         if same:
             network.load_state_dict(state)
         return same

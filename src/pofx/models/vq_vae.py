@@ -24,17 +24,18 @@ from torch import Tensor, nn
 from pofx.config import check_at_least, check_between, check_choice
 from pofx.data.events import Events
 from pofx.data.spec import EventSpec, vector_spec
-from pofx.errors import ConfigError
+from pofx.errors import CapabilityError, ConfigError
 from pofx.models.autoencoder import AutoencoderBody, AutoencoderFamily, decoder_noise
 from pofx.models.base import Density, Layout, NoiseShape
 from pofx.models.field import count_estimate, count_updates
+from pofx.models.model import Model
 from pofx.networks.causal import CausalTransformer, TokenModel
 from pofx.networks.lattices import LatticeDecoder, LatticeEncoder, lattice_cells
 from pofx.networks.quantisers import FiniteScalarQuantiser, VectorQuantiser
 from pofx.training.contract import Loss, Phase, Update
 from pofx.training.noise import Noise
 
-__all__ = ["VQVAE"]
+__all__ = ["VQVAE", "tokens"]
 
 POINTS = "(points)"
 """Name under which the number of points of a cloud joins the context of the prior."""
@@ -220,6 +221,29 @@ class VQVAE(AutoencoderFamily):
     def log_density(self, body: Any, events: Events) -> Tensor:
         found: Tensor = body.log_sum(events) if body.summed else body.log_term(events, body.codes(events))
         return found + body.log_count(events)
+
+
+@torch.no_grad()
+def tokens(model: Model, x: Any, context: Any = None) -> Tensor:
+    """The codes of events, int64 ``(n, slots)``, each below ``model.family.code_count()``.
+
+    Parameters
+    ----------
+    model : a fitted :class:`VQVAE`; CapabilityError for another.
+    x, context : as :meth:`pofx.Model.encode` takes them.
+
+    >>> import numpy as np, pofx
+    >>> x = np.random.default_rng(1).normal(size=(500, 2))
+    >>> model = VQVAE(codes=8).fit(x, training=pofx.Training(max_steps=5, seed=1))
+    >>> tokens(model, x).shape
+    torch.Size([500, 2])
+    """
+    if not isinstance(model.family, VQVAE):
+        raise CapabilityError(f"tokens are those of a VQVAE; got a {type(model.family).__name__}")
+    events, _, _ = model.inputs.events(x, context)
+    body: Any = model.fitted.body
+    parts = [body.codes(model.fitted.prepare(part)[0]) for part in events.split(model.family.chunk(model.layout))]
+    return torch.cat(parts) if parts else torch.zeros(0, body.slots, dtype=torch.int64)
 
 
 def _move(body: Any) -> None:

@@ -63,6 +63,9 @@ class VectorQuantiser(nn.Module):
     torch.Size([3, 4])
     """
 
+    summed = ("seen_count", "seen_total")
+    """Added up over the processes that train together."""
+
     book: Tensor
     count: Tensor
     total: Tensor

@@ -5,7 +5,7 @@ A DeepSets layer is the most general linear map that commutes with permutations,
 .. math:: p'_j = p_j + a(A p_j + B [\mathrm{mean}_k p_k, \mathrm{sum}_k p_k] + C c)
 
 The set transformer replaces the pool by self-attention over real points, directly or through a few learnt inducing points, and attends
-to the points of context clouds.
+to the points of context clouds. A softmax does not see how many points there are, so that log(1 + N) is added to every point.
 """
 
 from __future__ import annotations
@@ -135,9 +135,12 @@ class _SetTransformerNetwork(CloudNetwork):
             ]
         )
         self.norm = nn.LayerNorm(config.width)
+        self.many = nn.Linear(1, config.width, bias=False)
+        nn.init.normal_(self.many.weight, std=0.1)  # so that a hundred points do not drown what each of them is
 
     def body(self, x: Tensor, points: Points, c: Tensor | None, context: Events | None) -> Tensor:
         h, bias, memory = self.first(self.angles(x)), points.bias(), self.memory(context)
+        h = h + self.many(points.count.log1p())[:, None, :]
         for k, block in enumerate(self.blocks):
             h = block(h, c, bias, memory, self.inducers[k](h, bias, points) if self.inducers else None)
         return self.norm(h)

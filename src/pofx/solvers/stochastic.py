@@ -14,7 +14,6 @@ with r the signal-to-noise ratio of a step.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -142,8 +141,9 @@ class PredictorCorrector:
     steps : predictor steps; a grid given to ``solve`` overrides it.
     corrections : Langevin steps after each predictor step.
     snr : the signal-to-noise ratio r of a Langevin step.
-    score_norm : what :math:`\|s\|` is in the size of a Langevin step; :math:`\|z\|` is the root of the number of dimensions. (The paper
-        averages both over a batch, which makes samples depend on each other.) ``"spread"``: the expected norm of the kernel's score,
+    score_norm : what :math:`\|s\|` is in the size of a Langevin step; :math:`\|z\|` is the root of the number of dimensions, not
+        counting padding, which has neither score nor noise. (The paper averages both over a batch, which makes samples depend on each
+        other.) ``"spread"``: the expected norm of the kernel's score,
         :math:`\sqrt{d} / \sigma(t)`, so that :math:`\epsilon = 2 r^2 \sigma(t)^2`. ``"score"``: the norm at the sample itself, as in
         the paper's algorithms 4 and 5; for many dimensions, where it hardly fluctuates. In few the step would depend on the
         state, and Langevin dynamics would no longer leave the density alone.
@@ -200,16 +200,17 @@ class PredictorCorrector:
         """Langevin steps at one time."""
         for z in noise.normal("corrector", self.corrections, *x.shape[1:]).to(x.dtype).unbind(1):
             score = evaluate(process.score, t, x, _ALL, self)
-            epsilon = 2.0 * (self.snr * self._ratio(process, t, score)) ** 2
+            epsilon = 2.0 * (self.snr * self._ratio(process, t, score, z)) ** 2
             x = x + column(epsilon, x) * score + column((2.0 * epsilon).sqrt(), x) * z
         return x
 
-    def _ratio(self, process: ScoreProcess, t: Tensor, score: Tensor) -> Tensor:
+    def _ratio(self, process: ScoreProcess, t: Tensor, score: Tensor, z: Tensor) -> Tensor:
         """The norm of the noise over that of the score, ``(n,)``."""
         if self.score_norm == "spread":
             return process.spread(t.to(score.dtype))
         norm = flat(score).norm(dim=1).clamp(min=torch.finfo(score.dtype).tiny)
-        return math.sqrt(math.prod(score.shape[1:])) / norm
+        real = (flat(score) != 0.0) | (flat(z) != 0.0)
+        return real.sum(1).to(norm.dtype).sqrt() / norm
 
 
 def _predict(

@@ -79,6 +79,8 @@ class Phase:
     name : unique within the family.
     updates : run in this order at every step; may be empty when ``estimate`` does all the work.
     estimate : closed forms and EM: called once with ``(body, source, training)`` before the updates; must be deterministic.
+    planned : called with the body and the number of steps that its schedule is counted against, before the first step (and again with the
+        same number where a run is resumed).
     monitor : validation loss for early stopping and best weights; None means the first update's loss.
         Without validation events (or with ``keep="last"``) the last weights (their EMA) are kept.
     keep : ``"best"`` (by the monitor) or ``"last"`` (adversarial losses are no measure of quality).
@@ -89,6 +91,7 @@ class Phase:
     name: str
     updates: tuple[Update, ...] = ()
     estimate: Callable[[nn.Module, Source, Any], None] | None = None
+    planned: Callable[[nn.Module, int], None] | None = None
     monitor: LossFunction | None = None
     keep: str = "best"
     source: Callable[[nn.Module, Source], Source] | None = None

@@ -193,9 +193,12 @@ class _Session:
             )
             plan = self.team.agree(make_plan(self.module, stage, share, self._elapsed))
             position.plan = asdict(plan)
-            position.budget_steps[stage.phase.name] = plan.steps
+            if stage.phase.updates:
+                position.budget_steps[stage.phase.name] = plan.steps
         plan = Plan(**position.plan)
         stage.total = plan.horizon
+        if stage.phase.planned is not None:
+            stage.phase.planned(self.module, plan.horizon)
         if saved is not None and saved["stage"] is not None:
             stage.load_state_dict(saved["stage"])
             self.best = saved["best"]
@@ -265,7 +268,8 @@ class _Session:
         self._put_best_weights(stage)
         self._together()
         position = self.position
-        position.phase_steps[stage.phase.name] = stage.step
+        if stage.phase.updates:
+            position.phase_steps[stage.phase.name] = stage.step
         position.skipped += stage.skipped
         position.stopped_by = reason
         position.draws += stage.step * stage.rounds
@@ -301,7 +305,8 @@ class _Session:
         if stage is not None:
             if stage.clean:
                 self._save()
-            self.position.phase_steps[stage.phase.name] = stage.step
+            if stage.phase.updates:
+                self.position.phase_steps[stage.phase.name] = stage.step
             self.position.skipped += stage.skipped
             self._put_best_weights(stage)
         self.position.stopped_by = "interrupt"

@@ -35,7 +35,7 @@ class Training:
     Parameters
     ----------
     max_epochs : passes over the training events; None for no such limit.
-    max_steps : optimiser steps, one number or ``{phase: number}`` (what ``Record.budget_steps`` holds).
+    max_steps : optimiser steps, one number or ``{phase: number}`` (what ``Record.budget_steps`` holds: phases with updates).
     max_minutes : time budget of the whole training. A measurement of the speed fixes the number of steps beforehand, and the schedule
         counts against it, so that a run with ``max_steps=record.budget_steps`` repeats this one; the clock stops it in any case.
     horizon : steps that the schedule is counted against (or ``{phase: number}``); None means as many as there will be. A run that the clock

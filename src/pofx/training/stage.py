@@ -79,7 +79,9 @@ class Stage:
         self.clean = True
         self._eager = not placement.asynchronous
         self._suspect = torch.zeros((), device=placement.device)
-        self._kept = list(_persistent_buffers(module)) if placement.team.size > 1 else []
+        buffers = list(_persistent_buffers(module)) if placement.team.size > 1 else []
+        self._summed = [(owner, name) for owner, name in buffers if name in getattr(owner, "summed", ())]
+        self._kept = [each for each in buffers if each not in self._summed]
 
     @property
     def epoch_steps(self) -> int:
@@ -187,6 +189,7 @@ class Stage:
         self.skipped_in_row = 0
         self.placement.team.copy([owner._buffers[name] for owner, name in self._kept])
         if mover.update.after is not None:
+            self.placement.team.add([owner._buffers[name] for owner, name in self._summed])
             with torch.no_grad():
                 mover.update.after(self.module)
 
@@ -284,7 +287,10 @@ class _Evaluation:
 
 
 def _persistent_buffers(module: nn.Module) -> Iterator[tuple[Any, str]]:
-    """Buffers that are state (running means, codebooks, chains), by owner and name: training may put another tensor in their place."""
+    """Buffers that are state (running means, codebooks, chains), by owner and name: training may put another tensor in their place.
+
+    Those that a module lists in ``summed`` are what a step has seen so far, to be added up over processes before ``Update.after``.
+    """
     for part in module.modules():
         for name, buffer in part._buffers.items():
             if buffer is not None and name not in part._non_persistent_buffers_set:

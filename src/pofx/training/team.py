@@ -65,6 +65,9 @@ class Team:
     def copy(self, tensors: Iterable[Tensor]) -> None:
         """Overwrite the tensors with those of process 0."""
 
+    def add(self, tensors: Iterable[Tensor]) -> None:
+        """Add up the tensors of all processes, in place."""
+
 
 class Processes(Team):
     """Those of torch's default process group; ``device`` is where tensors travel from."""
@@ -107,6 +110,12 @@ class Processes(Team):
         tensor = torch.tensor(list(values.values()), device=self._device)
         dist.all_reduce(tensor)
         return dict(zip(values, (tensor / self.size).tolist(), strict=True))
+
+    def add(self, tensors: Iterable[Tensor]) -> None:
+        for tensor in tensors:
+            total = tensor.detach().to(self._device)
+            dist.all_reduce(total)
+            tensor.copy_(total)
 
     def copy(self, tensors: Iterable[Tensor]) -> None:
         tensors = list(tensors)

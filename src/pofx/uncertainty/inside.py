@@ -19,11 +19,15 @@ __all__ = ["PartSource", "inside", "loss_inside", "multiplicities"]
 
 def inside(phase: Phase, path: str, *, resampled: bool = False) -> Phase:
     """A phase of the body at ``path``, as one of the whole body; ``resampled``: on events drawn again with replacement."""
-    estimate, own = phase.estimate, phase.source
+    estimate, planned, own = phase.estimate, phase.planned, phase.source
 
     def estimate_part(body: nn.Module, source: Source, training: Any) -> None:
         assert estimate is not None
         estimate(body.get_submodule(path), source, training)
+
+    def planned_part(body: nn.Module, steps: int) -> None:
+        assert planned is not None
+        planned(body.get_submodule(path), steps)
 
     def source_of(body: nn.Module, source: Source) -> Source:
         part = PartSource(source, body, path, _key(body, path) if resampled else None)
@@ -34,6 +38,7 @@ def inside(phase: Phase, path: str, *, resampled: bool = False) -> Phase:
         name=f"{path}/{phase.name}",
         updates=tuple(_update(update, path) for update in phase.updates),
         estimate=None if estimate is None else estimate_part,
+        planned=None if planned is None else planned_part,
         monitor=None if phase.monitor is None else loss_inside(phase.monitor, path),
         source=source_of,
     )
