@@ -140,8 +140,8 @@ SETTINGS: dict[str, Setting] = {
     "score-sde": Setting(pofx.ScoreSDE(network=NETWORK), steps(2000), changes=FIELDS),
     "ddpm": Setting(pofx.DDPM(network=NETWORK), steps(2000), changes=FIELDS),
     "continuous-flow": Setting(
-        pofx.ContinuousFlow(network=ResidualMLP(width=64, layers=2)),
-        steps(2000).replace(max_steps={"flow-matching": 2500, "likelihood": 60}),
+        pofx.ContinuousFlow(network=NETWORK),
+        steps(2000).replace(max_steps={"flow-matching": 2000, "likelihood": 30}),
         bar="exact",
     ),
     "autoregressive-transformer": Setting(

@@ -42,8 +42,8 @@ POINTS = "(points)"
 
 TOGETHER = 1 << 20
 """Terms of the sum over codes that are looked at together."""
-SUMMED, ALONE = 1 << 19, 1 << 13
-"""Terms of the sum in a step of training, and where each of them is a pass of the decoder."""
+SUMMED, ALONE = 1024, 32
+"""Terms of the sum per event of a batch in training, on average, and where each of them is a pass of the decoder."""
 
 
 @dataclass(frozen=True)
@@ -170,12 +170,15 @@ class VQVAE(AutoencoderFamily):
     def likelihood_of_all(self, body: Any, events: Events, noise: Noise) -> Loss:
         """-log p(x), the sum over all sequences, divided by the numbers of an event.
 
-        Some of a batch stand for the others where there are very many terms.
+        Where there are very many terms, some events of a batch, drawn by their noise, stand for all.
         """
-        n = len(events)
-        few = min(n, max(16, (ALONE if body.alone else SUMMED) // len(body.every)))
-        lost = -body.log_sum(events[:few]) / body.form.size
-        return Loss(torch.cat((lost * (n / few), lost.new_zeros(n - few))))
+        share = (ALONE if body.alone else SUMMED) / len(body.every)
+        if share >= 1.0:
+            return Loss(-body.log_sum(events) / body.form.size)
+        u = noise.uniform("kept", 1)[:, 0]
+        rows = (u < share).nonzero()[:, 0] if bool((u < share).any()) else u.argmin()[None]
+        lost = -body.log_sum(events[rows]) / (share * body.form.size)
+        return Loss(lost.new_zeros(len(events)).index_put((rows,), lost))
 
     # Noise to events and back
 
