@@ -148,7 +148,10 @@ SETTINGS: dict[str, Setting] = {
         pofx.AutoregressiveTransformer(network=CausalTransformer(layers=2)),
         steps(1500),
         bar="exact",
-        changes={"mixture-20": LONG, "copula-50": LONG},
+        changes={
+            "mixture-20": Changes(LONG.family, {"max_steps": 2000, "batch_size": 256}),
+            "copula-50": LONG,
+        },
     ),
     "mixture-density-network": Setting(
         pofx.MixtureDensityNetwork(components=32),
@@ -169,9 +172,9 @@ SETTINGS: dict[str, Setting] = {
                 {
                     "generator": GridGenerator(channels=(16, 32)),
                     "critic": UNet(channels=(16, 32), embedding=32),
-                    "latent": 8,
+                    "latent": 256,
                 },
-                {"max_steps": 800, "batch_size": 64, "learning_rate": 1e-3},
+                {"max_steps": 1500, "batch_size": 64, "learning_rate": 1e-3},
             ),
             "cloud": Changes(
                 {"generator": None, "critic": EPiC(width=64, layers=3), "latent": 8},
