@@ -167,7 +167,7 @@ def test_the_likelihood_s_gradient_vanishes_where_chains_and_events_are_of_the_m
 def test_every_objective_learns_a_correlated_gaussian(objective: str) -> None:
     x = normal(3000).numpy()
     family = EnergyBasedModel(
-        network=MLP, objective=objective, smallest=0.1, levels=12, chains=1024, preprocess="standardise"
+        network=MLP, objective=objective, smallest=0.1, levels=12, moves=3, chains=1024, preprocess="standardise"
     )
     training = pofx.Training(
         max_epochs=None, max_steps=800, batch_size=256, learning_rate=5e-3, seed=1, device="cpu", progress=False
@@ -178,7 +178,7 @@ def test_every_objective_learns_a_correlated_gaussian(objective: str) -> None:
     gap = truth - model.log_prob(fresh.numpy())
     assert abs(gap.mean()) < 0.06 + 3.0 * (gap.std() / math.sqrt(2000) + float(model.log_prob_error(x[0])))
     sample = model.sample(4000, seed=3)
-    np.testing.assert_allclose(np.cov(sample.T), COVARIANCE, atol=0.06)
+    np.testing.assert_allclose(np.cov(sample.T), COVARIANCE, atol=0.05)  # with one move per level walks end too early
     assert model.density == "estimate"
 
 
