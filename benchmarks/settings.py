@@ -174,7 +174,7 @@ SETTINGS: dict[str, Setting] = {
                     "critic": UNet(channels=(16, 32), embedding=32),
                     "latent": 256,
                 },
-                {"max_steps": 1500, "batch_size": 64, "learning_rate": 1e-3},
+                {"max_steps": 900, "batch_size": 64, "learning_rate": 1e-3},
             ),
             "cloud": Changes(
                 {"generator": None, "critic": EPiC(width=64, layers=3), "latent": 8},
