@@ -206,7 +206,7 @@ def test_padding_does_not_lengthen_langevin_steps_and_a_score_of_zero_counts() -
         process = ScoreProcess(
             lambda t, x, rows: 0.0 * x,
             lambda t, x, rows: 0.0 * t,
-            lambda t, x, rows: torch.where(first, -x, 0.0),  # noqa: B023
+            lambda t, x, rows, first=first: torch.where(first, -x, 0.0),
             lambda t: 1.0 + t,
         )
         x, w = torch.zeros(5, size).double(), torch.zeros(5, 3, 1, size).double()

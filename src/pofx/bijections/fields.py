@@ -102,6 +102,7 @@ class FieldColumns(_OfPoints):
     [0.0]
     """
 
+    inner: Any
     spare: Tensor
 
     def __init__(self, kind: Literal["grid", "cloud"], inner: Bijection, spare: Tensor) -> None:
@@ -131,7 +132,7 @@ class FieldColumns(_OfPoints):
         return self._field(lambda last: _of_rows(self.inner.inverse, last), z, mask)
 
     def describe(self) -> list[str]:
-        found: list[str] = self.inner.describe()  # type: ignore[operator]
+        found: list[str] = self.inner.describe()
         return found
 
     def _forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
