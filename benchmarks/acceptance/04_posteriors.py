@@ -168,9 +168,12 @@ def main() -> None:
     made.add_argument("--only", nargs="+", default=["*"], help="patterns of rows")
     options = made.parse_args()
     torch.set_num_threads(1)
-    sheet = Sheet(NAME, quick=options.quick, any_source=True)
     current = {measure: settings for measure, *_, settings in planned()}
-    sheet.rows = [row for row in sheet.rows if row.get("settings") == current.get(row["measure"])]
+
+    def holds(row: Row) -> bool:
+        return bool(row.get("settings") == current.get(row["measure"]))
+
+    sheet = Sheet(NAME, quick=options.quick, any_source=True, keep=holds)
     for measure, make, bar, _ in planned():
         if any(fnmatch(measure, pattern) for pattern in options.only):
             sheet.measure(measure, partial(make, options.quick), seeds=[SEED], bar=bar)

@@ -25,7 +25,7 @@ from functools import cache, partial
 from typing import Any
 
 import torch
-from common import RESULTS, Row, save_partial
+from common import RESULTS, Row
 from learning import gap, timed_fit
 from measuring import Sheet, environment, parser
 
@@ -263,11 +263,12 @@ def main() -> None:
     if options.workers > 1:
         spread(options)
     torch.set_num_threads(1)
-    sheet = Sheet(NAME, quick=options.quick, any_source=True)
     current = {title(*row): digest(*row) for row in planned()}
-    sheet.rows = [row for row in sheet.rows if row.get("settings") == current.get(row["measure"])]
-    if not options.quick:
-        save_partial(NAME, sheet.rows)  # so that no other process brings rows of older settings back
+
+    def holds(row: Row) -> bool:
+        return bool(row.get("settings") == current.get(row["measure"]))
+
+    sheet = Sheet(NAME, quick=options.quick, any_source=True, keep=holds)
     for family, name in [] if options.workers > 1 and options.quick else chosen(options):
         make = partial(measured, family, name, options.quick)
         sheet.measure(title(family, name), make, seeds=[SEED], bar=bar_of(family, name))

@@ -5,6 +5,7 @@ and starts from `load_partial`, so that an interrupted run goes on where it stop
 """
 
 import ast
+import fcntl
 import functools
 import hashlib
 import json
@@ -13,7 +14,8 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -66,14 +68,29 @@ def load_partial(name: str, *, any_source: bool = False) -> list[Row]:
     `any_source` takes the rows of an older source too, and those of a recorded result: for tables of many hours, whose rows say which
     commit they are of.
     """
-    path = _partial(name)
-    if any_source and not path.exists():
-        path = RESULTS / f"{name}.json"
-    saved = json.loads(path.read_text()) if path.exists() else {}
-    if not saved or (saved.get("source") != source_digest(name) and not any_source):
+    saved = saved_by_any(name, any_source=any_source)
+    if not saved:
         return []
-    _EARLIER[name] = saved["seconds"]
-    return list(saved["rows"])
+    _EARLIER[name] = max(one["seconds"] for one in saved)
+    rows = {row["measure"]: row for one in saved for row in one["rows"]}
+    return list(rows.values())
+
+
+def saved_by_any(name: str, *, any_source: bool) -> list[dict[str, Any]]:
+    """What is on the disk, later ones last: a recorded result if the source may be any, and what runs have saved since."""
+    paths = [RESULTS / f"{name}.json", _partial(name)] if any_source else [_partial(name)]
+    saved = [json.loads(path.read_text()) for path in paths if path.exists()]
+    return [one for one in saved if any_source or one.get("source") == source_digest(name)]
+
+
+@contextmanager
+def alone(name: str) -> Iterator[None]:
+    """No other process reads and writes the rows of this script meanwhile."""
+    path = RESULTS / "partial" / f"{name}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def save_partial(name: str, rows: list[Row]) -> None:

@@ -5,7 +5,6 @@ kept apart. A script may be asked for some of its rows only; they are kept, and 
 """
 
 import argparse
-import json
 import math
 import os
 import sys
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from common import RESULTS, ROOT, Row, git, load_partial, record, save_partial, source_digest
+from common import RESULTS, ROOT, Row, alone, git, load_partial, record, save_partial, saved_by_any
 
 from pofx.errors import PofxError
 
@@ -47,12 +46,14 @@ class Sheet:
     """The rows of one script: those of an interrupted run, and new ones as they are measured.
 
     A row that pofx refuses to measure (a `PofxError`) is a failed one; any other exception ends the script. With `any_source`, rows of an
-    older source are kept, and every row says of which commit it is.
+    older source are kept, and every row says of which commit it is. Several processes may measure different rows at the same time.
+
+    `keep` says which of the rows on the disk still hold; those of other settings do not.
     """
 
-    def __init__(self, name: str, *, quick: bool, any_source: bool = False) -> None:
-        self.name, self.quick, self.any_source = name, quick, any_source
-        self.rows: list[Row] = [] if quick else load_partial(name, any_source=any_source)
+    def __init__(self, name: str, *, quick: bool, any_source: bool = False, keep: Callable[[Row], bool] = bool) -> None:
+        self.name, self.quick, self.any_source, self.keep = name, quick, any_source, keep
+        self.rows: list[Row] = [] if quick else list(filter(keep, load_partial(name, any_source=any_source)))
 
     def measure(self, measure: str, make: Callable[[], Row], *, seeds: Iterable[int], bar: float | None = None) -> None:
         """Add the row unless it is there. `make` gives at least value, error and passed."""
@@ -70,14 +71,18 @@ class Sheet:
         self.rows.append(row)
         print(_line(row), flush=True)
         if not self.quick:
-            self.rows += _beside(self.name, {row["measure"] for row in self.rows}, self.any_source)
-            save_partial(self.name, self.rows)
+            with alone(self.name):
+                self._add_others()
+                save_partial(self.name, self.rows)
 
     def finish(self, expected: Iterable[str]) -> None:
         """Write the result if every expected row is there (in that order); a long table also before, with the names of what is missing."""
-        order = list(expected)
+        with alone(self.name):
+            self._finish(list(expected))
+
+    def _finish(self, order: list[str]) -> None:
         if self.any_source and not self.quick:
-            self.rows += _beside(self.name, {row["measure"] for row in self.rows}, self.any_source)
+            self._add_others()
             self.rows = [row for row in self.rows if row["measure"] in order]
         missing = [measure for measure in order if measure not in {row["measure"] for row in self.rows}]
         if missing:
@@ -92,13 +97,13 @@ class Sheet:
             path = record(self.name, rows, missing=missing)
         print(f"{path.name}: {sum(row['passed'] is not False for row in rows)} of {len(rows)} rows pass", flush=True)
 
-
-def _beside(name: str, known: set[str], any_source: bool) -> list[Row]:
-    """Rows that another process has saved meanwhile: one may measure some rows while another measures others."""
-    path = RESULTS / "partial" / f"{name}.json"
-    saved = json.loads(path.read_text()) if path.exists() else {}
-    rows = saved.get("rows", []) if any_source or saved.get("source") == source_digest(name) else []
-    return [row for row in rows if row["measure"] not in known]
+    def _add_others(self) -> None:
+        """Rows that another process has saved meanwhile."""
+        known = {row["measure"] for row in self.rows}
+        for saved in reversed(saved_by_any(self.name, any_source=self.any_source)):
+            new = [row for row in saved["rows"] if row["measure"] not in known and self.keep(row)]
+            self.rows += new
+            known |= {row["measure"] for row in new}
 
 
 def environment(**extra: str) -> dict[str, str]:
