@@ -53,6 +53,12 @@ def test_gradient_names_event_and_layer():
         train(net, [fit(squares)], source(x, batch_size=300), quick())
 
 
+def test_a_gradient_too_long_for_a_number_is_named():
+    large = lambda net, events, noise: Loss(net(events.x)[:, 0] * 1e25)  # noqa: E731  # its square overflows, it does not
+    with pytest.raises(DivergenceError, match=r"the loss has grown to -?\d.*e\+2\d, and the norm of its gradient"):
+        train(mlp(2, 4, 1), [fit(large)], source(normal(30)), quick())
+
+
 def test_inputs_are_named():
     with pytest.raises(
         DivergenceError, match=r"field 'x' came in with NaN or infinity for event 5; .* for event 5; first layer '0'"

@@ -54,6 +54,9 @@ def _backward(module: nn.Module, evaluate: Evaluate, events: Events, total: Tens
     found = torch.autograd.grad(total, [p for _, p in named], allow_unused=True)
     broken = [name for (name, _), gradient in zip(named, found, strict=True) if _spoilt(gradient)]
     if not broken:
+        norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in found if g is not None]))
+        if not bool(norm.isfinite()):
+            return [f"the loss has grown to {total.item():.2g}, and the norm of its gradient beyond all numbers"]
         return ["it did not happen again when the step was repeated"]
     layer = gradients[0] if gradients else broken[-1].rpartition(".")[0] or broken[-1]
     bad = torch.zeros(len(events), dtype=torch.bool)
