@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -51,7 +51,7 @@ def _forward(module: nn.Module, evaluate: Evaluate, events: Events) -> list[str]
 
 def _backward(module: nn.Module, evaluate: Evaluate, events: Events, total: Tensor, gradients: list[str]) -> list[str]:
     named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
-    found = torch.autograd.grad(total, [p for _, p in named], allow_unused=True)
+    found: Sequence[Tensor | None] = torch.autograd.grad(total, [p for _, p in named], allow_unused=True)
     broken = [name for (name, _), gradient in zip(named, found, strict=True) if _spoilt(gradient)]
     if not broken:
         norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in found if g is not None]))
