@@ -554,6 +554,19 @@ def test_the_narrowing_of_consistency_training_ends() -> None:
     assert 1.0 - narrowing(1280) < 0.005
 
 
+def test_steps_of_a_shortcut_begin_as_the_velocity() -> None:
+    """As shares of its square, 0.001 at most; untaught steps 0.03 to 0.07, from where training in 50 columns ran away."""
+    x = np.random.default_rng(3).normal(size=(4000, 20)) @ np.random.default_rng(4).normal(size=(20, 20))
+    family = pofx.Shortcut(network=SMALL, finest=16)
+    network = family.fit(x, training=QUICK.replace(max_steps={"velocity": 400, "shortcut": 1})).fitted.body.network
+    y, t = numbers(2000, 20).float(), numbers(2000, 1)[:, 0].float().sigmoid()
+    with torch.no_grad():
+        velocity = family.velocity(network, y, t, t, None, None)
+        for level in range(5):
+            step = family.velocity(network, y, t, t - 2.0**level / 16, None, None)
+            assert (step - velocity).square().mean() < 0.005 * velocity.square().mean()
+
+
 def test_a_shortcut_does_what_its_finest_steps_do() -> None:
     """Four Euler steps of the velocity, which fall short of the width of the events by a quarter."""
     student = pofx.Shortcut(network=SMALL, finest=4, target_decay=0.9, preprocess="none").fit(

@@ -74,7 +74,7 @@ class Shortcut(StudentFamily):
     def phases(self, layout: Layout) -> tuple[Phase, ...]:
         train = Update("shortcut", self.loss, parameters=("network.*",), after=follow(self.target_decay))
         if self.warm_up:
-            return OwnVelocity(self).phase(layout), Phase("shortcut", (train,), estimate=keep_first, keep="last")
+            return OwnVelocity(self, self.draw_ends).phase(layout), Phase("shortcut", (train,), estimate=keep_first, keep="last")
         return (Phase("shortcut", (train, *count_updates(layout)), estimate=count_estimate(layout), keep="last"),)
 
     def velocity(
@@ -96,6 +96,11 @@ class Shortcut(StudentFamily):
             slope = slope.index_copy(0, rows, self.target(body, place[rows], t[rows], d[rows], events[rows]))
         found = self.velocity(body.network, place, t, t - d, events.context, events.mask)
         return Loss(mean_event((found - slope).square(), events.mask))
+
+    def draw_ends(self, noise: Noise, t: Tensor) -> Tensor:
+        """A step of any length from t ``(n,)``, or of none: steps that begin as the velocity, not as anything, lead somewhere."""
+        level = choose(noise, "d", self.doublings + 1).to(t.dtype)
+        return t - torch.where(level > 0.0, 2.0**level / self.finest, 0.0)
 
     def draw_times(self, noise: Noise, doubled: Tensor) -> tuple[Tensor, Tensor]:
         """Times ``(n,)`` and the step d from there: zero for velocities; for the others a multiple of d, which is two shorter steps."""

@@ -181,9 +181,13 @@ class StudentFamily(Family):
 
 @dataclass(frozen=True)
 class OwnVelocity:
-    """Flow matching of a student's own network, whose mean velocity from t to t is the velocity itself: what some begin with."""
+    """Flow matching of a student's own network, whose mean velocity from t to t is the velocity itself: what some begin with.
+
+    ``ends`` draws the times ``(n,)`` to which the network believes it leads from times t; t themselves without it.
+    """
 
     student: StudentFamily
+    ends: Callable[[Noise, Tensor], Tensor] | None = None
 
     def phase(self, layout: Layout) -> Phase:
         """A phase of its own, with the number of points of clouds."""
@@ -193,7 +197,8 @@ class OwnVelocity:
     def __call__(self, body: Any, events: Events, noise: Noise) -> Loss:
         t = noise.uniform("t", 1)[:, 0]
         place, slope = FlowMatching.path(body, events.x, draw_base(body, events, noise), t)
-        found = self.student.velocity(body.network, place, t, t, events.context, events.mask)
+        end = t if self.ends is None else self.ends(noise, t)
+        found = self.student.velocity(body.network, place, t, end, events.context, events.mask)
         return Loss(mean_event((found - slope).square(), events.mask))
 
 
