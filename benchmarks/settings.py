@@ -150,6 +150,7 @@ SETTINGS: dict[str, Setting] = {
         pofx.ContinuousFlow(network=NETWORK),
         steps(2000).replace(max_steps={"flow-matching": 2000, "likelihood": 30}),
         bar="exact",
+        changes={"copula-50": Changes({}, {"max_steps": {"flow-matching": 2000, "likelihood": 5}})},
     ),
     "autoregressive-transformer": Setting(
         pofx.AutoregressiveTransformer(network=CausalTransformer(layers=2)),
@@ -193,13 +194,11 @@ SETTINGS: dict[str, Setting] = {
         },
     ),
     "inverse-autoregressive-flow": Setting(
-        pofx.InverseAutoregressiveFlow(layers=3, hidden=(64, 64), bins=16),
-        steps(1500, learning_rate=5e-3).replace(max_steps={"maps": 1200, "likelihood": 600}),
+        pofx.InverseAutoregressiveFlow(layers=5, hidden=(64, 64), bins=16),
+        steps(1500, learning_rate=5e-3).replace(max_steps={"maps": 900, "likelihood": 450}),
         teacher="spline-flow",
         bar="student",
-        changes={
-            "twenty-five-gaussians": Changes({"layers": 5}, {"max_steps": {"maps": 1000, "likelihood": 500}}),
-        },
+        changes={name: Changes({"layers": 3}) for name in ("mixture-20", "copula-50")},
     ),
     "consistency": Setting(
         pofx.Consistency(network=NETWORK), steps(2000), teacher="flow-matching", bar="student", changes=FIELDS
@@ -227,7 +226,7 @@ SETTINGS: dict[str, Setting] = {
         pofx.Shortcut(network=NETWORK, finest=16, steps=2),
         steps(2000).replace(max_steps={"velocity": 2500, "shortcut": 6500}),
         bar="student",
-        changes=FIELDS,
+        changes={**FIELDS, "twenty-five-gaussians": Changes({"finest": 64, "target_decay": 0.95})},
     ),
     "vae": Setting(pofx.VAE(warm_up=300, **CODER), steps(1800), changes={**CODERS, **codes(5, 20, 50)}),
     "hierarchical-vae": Setting(

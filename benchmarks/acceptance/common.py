@@ -14,7 +14,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -62,8 +62,8 @@ def record(name: str, rows: list[Row], *, path: Path | None = None, missing: Seq
     return path
 
 
-def load_partial(name: str, *, any_source: bool = False) -> list[Row]:
-    """The rows that an interrupted run saved; none if there was no such run, or the source has changed since.
+def load_partial(name: str, *, any_source: bool = False, keep: Callable[[Row], bool] = bool) -> list[Row]:
+    """The rows that an interrupted run saved and that `keep` wants; none if there was no such run, or the source has changed since.
 
     `any_source` takes the rows of an older source too, and those of a recorded result: for tables of many hours, whose rows say which
     commit they are of.
@@ -72,7 +72,7 @@ def load_partial(name: str, *, any_source: bool = False) -> list[Row]:
     if not saved:
         return []
     _EARLIER[name] = max(one["seconds"] for one in saved)
-    rows = {row["measure"]: row for one in saved for row in one["rows"]}
+    rows = {row["measure"]: row for one in saved for row in one["rows"] if keep(row)}
     return list(rows.values())
 
 

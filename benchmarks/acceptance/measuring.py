@@ -53,7 +53,7 @@ class Sheet:
 
     def __init__(self, name: str, *, quick: bool, any_source: bool = False, keep: Callable[[Row], bool] = bool) -> None:
         self.name, self.quick, self.any_source, self.keep = name, quick, any_source, keep
-        self.rows: list[Row] = [] if quick else list(filter(keep, load_partial(name, any_source=any_source)))
+        self.rows: list[Row] = [] if quick else load_partial(name, any_source=any_source, keep=keep)
 
     def measure(self, measure: str, make: Callable[[], Row], *, seeds: Iterable[int], bar: float | None = None) -> None:
         """Add the row unless it is there. `make` gives at least value, error and passed."""
