@@ -5,7 +5,7 @@ r"""Shortcut models: the network is told how far the next step leads, and one lo
 
 with x_{t-d} = x_t - d F(x_t, t, d) and d a power of two; the shortest step takes the velocity itself. One network, no teacher, and after
 training any number of steps that is a power of two. Long steps of a velocity that is not learnt yet teach nothing, so that training
-begins with the velocity alone; the paper's single phase is ``warm_up=False``.
+begins with the velocity alone, as the start of steps of every length; the paper's single phase is ``warm_up=False``.
 """
 
 from __future__ import annotations
