@@ -266,7 +266,7 @@ def main() -> None:
     current = {title(*row): digest(*row) for row in planned()}
 
     def holds(row: Row) -> bool:
-        return bool(row.get("settings") == current.get(row["measure"]))
+        return "refused" not in row and bool(row.get("settings") == current.get(row["measure"]))
 
     sheet = Sheet(NAME, quick=options.quick, any_source=True, keep=holds)
     for family, name in [] if options.workers > 1 and options.quick else chosen(options):
