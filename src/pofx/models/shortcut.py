@@ -74,7 +74,9 @@ class Shortcut(StudentFamily):
     def phases(self, layout: Layout) -> tuple[Phase, ...]:
         train = Update("shortcut", self.loss, parameters=("network.*",), after=follow(self.target_decay))
         if self.warm_up:
-            return OwnVelocity(self, self.draw_ends).phase(layout), Phase("shortcut", (train,), estimate=keep_first, keep="last")
+            return OwnVelocity(self, self.draw_ends).phase(layout), Phase(
+                "shortcut", (train,), estimate=keep_first, keep="last"
+            )
         return (Phase("shortcut", (train, *count_updates(layout)), estimate=count_estimate(layout), keep="last"),)
 
     def velocity(
