@@ -54,7 +54,9 @@ def test_gradient_names_event_and_layer():
 
 
 def test_a_gradient_too_long_for_a_number_is_named():
-    large = lambda net, events, noise: Loss(net(events.x)[:, 0] * 1e25)  # noqa: E731  # its square overflows, it does not
+    def large(net, events, noise):
+        return Loss(net(events.x)[:, 0] * 1e25)  # its square overflows, it does not
+
     with pytest.raises(DivergenceError, match=r"the loss has grown to -?\d.*e\+2\d, and the norm of its gradient"):
         train(mlp(2, 4, 1), [fit(large)], source(normal(30)), quick())
 
