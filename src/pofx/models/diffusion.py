@@ -133,7 +133,7 @@ class Diffusion(OdeFamily):
         """The weighted squared error of v, averaged over the numbers of an event."""
         x, angle = events.x, self.draw_angles(noise)
         e = noise.normal("e", *x.shape[1:])
-        given = (noise.uniform("given", 1)[:, 0] >= self.context_dropout).to(x.dtype)
+        given = self._given(noise).to(x.dtype)
         y, slope = self.path(body, x, e, angle * (2.0 / math.pi))
         low, high = self.bounds
         found = self.inner(
@@ -141,6 +141,12 @@ class Diffusion(OdeFamily):
         )
         error = (found - slope * (2.0 / math.pi)).square()
         return Loss(self.weight(angle) * mean_event(error, events.mask))
+
+    def _given(self, noise: Noise) -> Tensor:
+        """1 for events that see their context, 0 for those that learn without: (n,)."""
+        if not self.context_dropout:
+            return torch.ones_like(noise.index)
+        return noise.uniform("given", 1)[:, 0] >= self.context_dropout
 
     @staticmethod
     def path(_body: Any, x: Tensor, e: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
