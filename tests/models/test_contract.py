@@ -161,7 +161,7 @@ def test_state_dict_is_the_whole_state(name: str) -> None:
 
 
 def test_warm_start(name: str) -> None:
-    x, _ = contract.vector_toy(contract.EVENTS, 1, False)
+    x, _ = contract.vector_toy(1000, 1, False)
     again = contract.CASES[name].fit(x, max_steps=1, init=contract.fitted(name), teacher=contract.taught_by(name))
     if not contract.has_density(name):
         moved = again.sample(200, seed=1) - contract.fitted(name).sample(200, seed=1)
