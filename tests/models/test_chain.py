@@ -57,10 +57,10 @@ def test_stages_of_several_kinds(tmp_path) -> None:
     }
     data = pofx.Dataset.from_arrays({"jet": jet, "particles": points}, columns=spec, masks={"particles": mask})
     cloud = pofx.FlowMatching(
-        network=EPiC(width=24, layers=2, embedding=16), solver=RK4(steps=4), density_solver=RK4(steps=2)
+        network=EPiC(width=24, layers=2, embedding=16), solver=RK4(steps=4), density_solver=RK4(steps=1)
     )
     flow = pofx.SplineFlow(layers=1, hidden=(16,), bins=4)
-    model = pofx.Chain(stages=(flow, cloud)).fit(data, training=QUICK.replace(max_steps=300))
+    model = pofx.Chain(stages=(flow, cloud)).fit(data, training=QUICK.replace(max_steps=150, learning_rate=1e-2))
     drawn = model.sample(200, seed=2)
     real = drawn.masks["particles"]
     jets, made = drawn.fields["jet"], drawn.fields["particles"]

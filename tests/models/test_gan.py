@@ -469,12 +469,13 @@ def test_losses_learn_a_normal(loss):
         "hinge": {"critic": replace(SMALL["critic"], spectral_norm=True)},
         "relativistic-average": {"statistics": "deviation"},
     }.get(loss, {})
-    training = QUICK.replace(max_steps=200, batch_size=128, learning_rate=5e-3)
+    training = QUICK.replace(max_steps=100, batch_size=128, learning_rate=1e-2)
     made = GAN(**{"loss": loss, **SMALL, **more}).fit(x, training=training).sample(2000, seed=1)
     np.testing.assert_allclose((made.mean(0) - x.mean(0)) / x.std(0), 0, atol=0.4)
     np.testing.assert_allclose(made.std(0) / x.std(0), 1, atol=0.4)
 
 
+@pytest.mark.slow
 def test_a_mass_peak_is_sharper_with_its_feature():
     """A resonance of mass 10 at rest or moving: energy and momentum are smooth, their combination is a narrow peak."""
     rng = np.random.default_rng(1)

@@ -18,6 +18,7 @@ from pofx.errors import CapabilityError, ConfigError, DataError, ShapeError
 from pofx.models.base import Layout
 from pofx.models.inpainting import inpaint, repaint
 from pofx.networks import ResidualMLP
+from pofx.solvers import RK4
 from pofx.training.noise import Noise
 
 QUICK = pofx.Training(max_steps=3, seed=1)
@@ -121,7 +122,7 @@ def test_resampling_repairs_what_replacement_misses(name: str) -> None:
     assert float(repaired.var()) == pytest.approx(1.0 - RHO**2, abs=0.04)
 
 
-def columns(n: int = 300) -> np.ndarray:
+def columns(n: int = 100) -> np.ndarray:
     return np.random.default_rng(1).multivariate_normal([1.0, -2.0, 0.0], np.diag([1.0, 4.0, 9.0]) + 0.5, n)
 
 
@@ -133,7 +134,7 @@ def fit(family: Any, x: np.ndarray, **more: Any) -> pofx.Model:
 @pytest.mark.parametrize("kind", [pofx.EDM, pofx.DDPM, pofx.ScoreSDE, pofx.FlowMatching])
 def test_known_parts_stay_and_no_event_depends_on_its_neighbours(kind: Any) -> None:
     x = columns()
-    model = fit(kind(network=SMALL, preprocess="standardise"), x)
+    model = fit(kind(network=SMALL, preprocess="standardise", density_solver=RK4(steps=2)), x)
     known, missing = x[:4].copy(), np.random.default_rng(2).random((4, 3)) < 0.5
     known[missing] = np.nan
     found = inpaint(model, known, missing, n=3, seed=1, steps=4, repeats=2)
@@ -148,7 +149,9 @@ def test_known_parts_stay_and_no_event_depends_on_its_neighbours(kind: Any) -> N
 
 def test_contexts_and_grids() -> None:
     x = columns()
-    model = fit(pofx.EDM(network=SMALL, preprocess="standardise"), x[:, :2], context=x[:, 2:])
+    model = fit(
+        pofx.EDM(network=SMALL, preprocess="standardise", density_solver=RK4(steps=2)), x[:, :2], context=x[:, 2:]
+    )
     mask = [True, False]
     found = inpaint(model, x[:3, :2], mask, x[:3, 2:], n=2, seed=1, steps=3, repeats=2)
     assert found.shape == (3, 2, 2)
@@ -159,7 +162,9 @@ def test_contexts_and_grids() -> None:
         inpaint(model, x[:3, :2], mask, x[:2, 2:], seed=1)
     spec = {"x": DataField("grid", (1, 4, 4), (Column("energy"),), (Axis("row", 4), Axis("column", 4)))}
     images = np.random.default_rng(1).normal(size=(60, 1, 4, 4))
-    grid = fit(pofx.EDM(network=SMALL), pofx.Dataset.from_arrays({"x": images}, columns=spec))
+    grid = fit(
+        pofx.EDM(network=SMALL, density_solver=RK4(steps=2)), pofx.Dataset.from_arrays({"x": images}, columns=spec)
+    )
     hole = np.zeros((1, 4, 4), dtype=bool)
     hole[0, 1:3, 1:3] = True
     filled = inpaint(grid, images[:2], hole, n=None, seed=1, steps=3, repeats=2)
@@ -169,12 +174,12 @@ def test_contexts_and_grids() -> None:
 
 def test_refusals() -> None:
     x = columns()
-    mixed = fit(pofx.EDM(network=SMALL), x)
+    mixed = fit(pofx.EDM(network=SMALL, density_solver=RK4(steps=2)), x)
     with pytest.raises(CapabilityError, match="preprocess='standardise'"):
         inpaint(mixed, x[:2], [True, True, False], seed=1)
     with pytest.raises(CapabilityError, match="a path from events to noise"):
         inpaint(fit(pofx.Gaussian(), x), x[:2], [False, True, True], seed=1)
-    model = fit(pofx.FlowMatching(network=SMALL, preprocess="standardise"), x)
+    model = fit(pofx.FlowMatching(network=SMALL, preprocess="standardise", density_solver=RK4(steps=2)), x)
     for wrong in ({"missing": [False, True]}, {"missing": [0, 1, 1]}, {"known": x[0]}):
         with pytest.raises(ShapeError):
             inpaint(**({"model": model, "known": x[:2], "missing": [False, True, True], "seed": 1} | wrong))

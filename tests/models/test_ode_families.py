@@ -175,11 +175,11 @@ def test_a_peak_across_the_seam(coupling: str) -> None:
     family = pofx.FlowMatching(
         network=ResidualMLP(width=32, layers=1, embedding=16), coupling=coupling, density_solver=RK4(steps=8)
     )
-    training = pofx.Training(max_epochs=None, max_steps=300, batch_size=128, learning_rate=5e-3, seed=1)
+    training = pofx.Training(max_epochs=None, max_steps=150, batch_size=128, learning_rate=1e-2, seed=1)
     model = family.fit(data, training=training)
-    angle = np.linspace(-math.pi, math.pi, 201)
-    density = np.array([np.exp(model.log_prob(np.stack([angle, np.full(201, y)], 1))) for y in np.linspace(-4, 4, 33)])
-    marginal = density.sum(0) * 0.25
+    angle, y = np.linspace(-math.pi, math.pi, 61), np.linspace(-4, 4, 17)
+    mesh = np.stack(np.meshgrid(angle, y), -1).reshape(-1, 2)
+    marginal = np.exp(model.log_prob(mesh)).reshape(17, 61).sum(0) * 0.5
     assert np.trapezoid(marginal, angle) == pytest.approx(1.0, abs=5e-3)
     assert marginal[0] == pytest.approx(marginal[-1], rel=1e-4)
     truth = np.exp(4 * np.cos(angle - math.pi)) / (2 * math.pi * np.i0(4.0))
@@ -275,11 +275,11 @@ def test_the_likelihood_loss_is_the_negative_log_density() -> None:
     torch.testing.assert_close(family.likelihood(body, events, noise).per_event, exact)
     torch.testing.assert_close(loss.logs["kinetic"], _energy(family, body, x), atol=0, rtol=1e-2)
     estimates = [
-        replace(family, training_trace="hutchinson").loss(body, events, noise.at(k)).logs["nll"] for k in range(64)
+        replace(family, training_trace="hutchinson").loss(body, events, noise.at(k)).logs["nll"] for k in range(24)
     ]
     found = torch.stack(estimates).detach()
     assert bool((found.std(0) > 1e-3).all())
-    pull = (found.mean(0) - exact) / (found.std(0) / 8)
+    pull = (found.mean(0) - exact) / (found.std(0) / math.sqrt(24))
     assert float(pull.abs().max()) < 5
     assert abs(float(pull.mean())) < 0.5
 

@@ -125,7 +125,7 @@ def test_sweeps_leave_every_temperature_alone(spec: dict[str, Field], beta: floa
     noise, biases = Noise(1, torch.arange(n), dtype=torch.float64), body.biases(None)
     with torch.no_grad():
         v = body.start(getattr(noise, body.noise_kind)("v", body.columns))
-        for k in range(30):
+        for k in range(12):
             draw = noise.at(k)
             v = body.sweep(v, biases, draw.uniform("h", 3), getattr(draw, body.noise_kind)("s", body.columns), beta)
         support, log_weight = _support(body, beta)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,7 @@ from pofx.models.progressive_distillation import WEIGHTS
 from pofx.models.student import StudentFamily, Teacher, follow, huber
 from pofx.networks import ResidualMLP
 from pofx.solvers import RK4, Euler
+from pofx.training import loop, plan
 from pofx.training.noise import Noise
 
 SMALL = ResidualMLP(width=32, layers=2, embedding=16)
@@ -68,12 +71,8 @@ class MeanVelocity(nn.Module):
 
 def taught(family: pofx.FlowMatching | None = None) -> pofx.Model:
     """A teacher whose velocity is that of normal events, in the user's coordinates."""
-    family = family or pofx.FlowMatching(preprocess="none", network=SMALL)
-    law = torch.distributions.MultivariateNormal(MEAN, COVARIANCE)
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        x = law.sample((4000,)).numpy()
-    model = family.fit(x, training=pofx.Training(max_steps=1, seed=1))
+    family = family or pofx.FlowMatching(preprocess="none", network=SMALL, density_solver=RK4(steps=2))
+    model = family.fit(events_of(400), training=pofx.Training(max_steps=1, seed=1))
     model.fitted.body.network = NormalVelocity()
     return model
 
@@ -173,8 +172,11 @@ def test_a_training_knows_its_length() -> None:
     assert int(model.fitted.body.planned) == int(model.fitted.body.done) == 7
 
 
-def test_the_length_of_a_training_is_that_of_its_schedule() -> None:
+def test_the_length_of_a_training_is_that_of_its_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever limits it; a run whose clock was the limit is repeated bit for bit, and one that ends early keeps its doublings."""
+    looks = itertools.count()
+    for module in (plan, loop):  # a clock that goes on by 5 ms when it is looked at
+        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: 0.005 * next(looks)))
     family, x = pofx.ConsistencyTraining(network=SMALL, targets="path", intervals=(2, 64)), events_of(500)
     by_clock = family.fit(x, training=QUICK.replace(max_steps=None, max_minutes=0.02))
     record = by_clock.card["training"]
@@ -473,18 +475,20 @@ def test_steps_start_where_sampling_starts_them() -> None:
 
 
 @pytest.mark.parametrize(
-    "family",
+    ("family", "steps"),
     [
-        pofx.Consistency(network=SMALL, intervals=8, target_decay=0.8),
-        pytest.param(pofx.ProgressiveDistillation(network=SMALL, first=2), marks=pytest.mark.slow),
+        (pofx.Consistency(network=SMALL, intervals=8, target_decay=0.8), 150),
+        pytest.param(pofx.ProgressiveDistillation(network=SMALL, first=2), 400, marks=pytest.mark.slow),
         pytest.param(
-            pofx.ProgressiveDistillation(network=SMALL, first=4, steps=2, weighting="velocity"), marks=pytest.mark.slow
+            pofx.ProgressiveDistillation(network=SMALL, first=4, steps=2, weighting="velocity"),
+            400,
+            marks=pytest.mark.slow,
         ),
     ],
     ids=["consistency", "progressive", "progressive-2"],
 )
-def test_a_taught_student_learns_the_map_of_the_flow(teacher: pofx.Model, family: StudentFamily) -> None:
-    student = family.fit(events_of(4000), teacher=teacher, training=QUICK)
+def test_a_taught_student_learns_the_map_of_the_flow(teacher: pofx.Model, family: StudentFamily, steps: int) -> None:
+    student = family.fit(events_of(4000), teacher=teacher, training=QUICK.replace(max_steps=steps))
     noise = student.noise(2000, seed=3)
     apart = student.decode(noise).detach() - (MEAN + noise["z"].double() @ matrix_power(COVARIANCE, 0.5))
     assert float(apart.square().mean().sqrt()) < 0.08
@@ -667,7 +671,7 @@ class Recorder(nn.Module):
 
 def test_students_learn_on_the_path_of_an_edm_teacher() -> None:
     """Its path is a circle, not a line: points of training lie on it, and the teacher's steps follow its flow, known for normal events."""
-    family = pofx.EDM(preprocess="none", network=SMALL)
+    family = pofx.EDM(preprocess="none", network=SMALL, density_solver=RK4(steps=2))
     model = taught(family)  # type: ignore[arg-type]
     model.fitted.body.network = Analytic(family, NORMAL)
     events = Events({"x": numbers(50, 2)}, index=torch.arange(50))

@@ -218,7 +218,7 @@ def test_a_density_that_is_summed_is_learnt_as_a_sum() -> None:
     """Noise that is fitted to the nearest code alone loses 0.07 nats per number here."""
     rng = np.random.default_rng(1)
     fresh = rng.normal(size=(4000, 2))
-    training = pofx.Training(max_epochs=None, max_steps=250, batch_size=256, learning_rate=5e-3, seed=1)
+    training = pofx.Training(max_epochs=None, max_steps=120, batch_size=256, learning_rate=1e-2, seed=1)
     model = pofx.VQVAE(codes=16, slots=2, **SMALL).fit(rng.normal(size=(8000, 2)), training=training)
     gap = stats.norm.logpdf(fresh).sum(1) - model.log_prob(fresh)
     assert abs(gap.mean()) < 0.02

@@ -34,7 +34,7 @@ def epochs(phase, n, **changes):
 def test_spectra_has_two_panels_per_column(rng, draw):
     figure = spectra(rng.normal(size=(300, 3)), rng.normal(size=(500, 3)))
     assert len(figure.axes) == 6
-    draw(figure)
+    draw(figure, pdf=False)
 
 
 def test_spectra_puts_the_most_discrepant_first_and_pages(rng, draw):
@@ -45,7 +45,7 @@ def test_spectra_puts_the_most_discrepant_first_and_pages(rng, draw):
     assert first.axes[1].get_xlabel() == "x17"
     assert len(first.axes) == 32
     assert len(second.axes) == 8
-    draw(second)
+    draw(second, pdf=False)
     with pytest.raises(ConfigError, match="between 0 and 1"):
         spectra(truth, model, page=2)
 
@@ -54,8 +54,8 @@ def test_a_hundred_and_sixteen_columns(rng, draw):
     x = rng.normal(size=(200, 116))
     assert spectra_pages(116) == 8
     assert len(spectra(x, x, page=7).axes) == 2 * (116 - 7 * 16)
-    draw(correlation(x, rng.normal(size=(200, 116))))
-    draw(bin_spectrum(np.full(116, 1e-39), np.full(116, 1e-40), 1e-39 + 1e-40 * x, unit="cm^2"))
+    draw(correlation(x, rng.normal(size=(200, 116))), pdf=False)
+    draw(bin_spectrum(np.full(116, 1e-39), np.full(116, 1e-40), 1e-39 + 1e-40 * x, unit="cm^2"), pdf=False)
 
 
 COLUMNS = [
@@ -84,8 +84,8 @@ def mixed(rng, n):
 @pytest.mark.parametrize("n", [1, 2, 5, 200])
 def test_all_kinds_of_columns_and_tiny_samples(rng, draw, n):
     truth = as_table(mixed(rng, n), COLUMNS)
-    draw(spectra(truth, mixed(rng, 50)))
-    draw(corner(truth, mixed(rng, 50)))
+    draw(spectra(truth, mixed(rng, 50)), pdf=n == 200)
+    draw(corner(truth, mixed(rng, 50)), pdf=n == 200)
 
 
 def test_edges_follow_the_column(rng):
@@ -133,7 +133,7 @@ def test_negative_weights_draw(rng, draw):
     weight = rng.choice([1.0, 1.0, 1.0, -0.5], 300)
     truth = as_table(rng.normal(size=(300, 2)), weight=weight)
     for figure in (spectra, corner, correlation):
-        draw(figure(truth, rng.normal(size=(300, 2))))
+        draw(figure(truth, rng.normal(size=(300, 2))), pdf=False)
 
 
 @pytest.mark.parametrize("figure", [spectra, corner, correlation])
@@ -157,7 +157,7 @@ def test_corner_limits(rng, draw):
     x = rng.normal(size=(200, 7))
     with pytest.raises(ColumnError, match="at most 6"):
         corner(x, x)
-    draw(corner(x, x, [0]))
+    draw(corner(x, x, [0]), pdf=False)
     assert len(corner(x, x, [0, 3, 5]).axes) == 6
 
 
@@ -195,8 +195,8 @@ def test_bin_spectrum(rng, draw):
     assert figure.axes[0].get_yscale() == "log"
     assert "10^{-39}" in figure.axes[0].get_ylabel()
     draw(figure)
-    draw(bin_spectrum([1.0], [0.1]))
-    draw(bin_spectrum([0.0, -1.0], [0.1, 0.2], rng.normal(size=(50, 2))))
+    draw(bin_spectrum([1.0], [0.1]), pdf=False)
+    draw(bin_spectrum([0.0, -1.0], [0.1, 0.2], rng.normal(size=(50, 2))), pdf=False)
 
 
 def test_bin_spectrum_refuses(rng):
@@ -212,10 +212,9 @@ def test_training_curves(draw):
     figure = training_curves({"history": [*epochs("one", 3), *epochs("two", 30)], "best_step": 20})
     assert len(figure.axes) == 4
     draw(figure)
-    draw(training_curves({"history": epochs("one", 1), "best_step": None}))
-    draw(
-        training_curves({"history": epochs("one", 4, validation_loss=None, validation_error=None, learning_rate=None)})
-    )
+    draw(training_curves({"history": epochs("one", 1), "best_step": None}), pdf=False)
+    history = epochs("one", 4, validation_loss=None, validation_error=None, learning_rate=None)
+    draw(training_curves({"history": history}), pdf=False)
     with pytest.raises(DataError, match="at least one epoch"):
         training_curves({"history": []})
 
@@ -227,7 +226,7 @@ def test_log_density(rng, draw):
     assert "0.500 ± 0.000" in figure.axes[2].get_title(loc="left")
     assert "−∞ for 1 held out" in figure.axes[0].get_title(loc="left")
     draw(figure)
-    draw(log_density(np.ones(1), np.ones(1), np.ones(1)))
+    draw(log_density(np.ones(1), np.ones(1), np.ones(1)), pdf=False)
     with pytest.raises(NonFiniteError, match="truth_logp"):
         log_density(np.array([np.nan]), logp)
     with pytest.raises(ShapeError, match="as many exact values"):

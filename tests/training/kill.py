@@ -94,16 +94,22 @@ def kill_when(process: subprocess.Popen[bytes], folder: Path, moment: float) -> 
 
 
 def compare_after_kills(folder: Path, moments: list[float], kind: str = "memory", **arguments: Any) -> dict[str, Any]:
-    """Run the job undisturbed, and killed at every moment in turn (each counted from the start of the resumed run); both results."""
+    """Run the job undisturbed, and killed at every moment in turn (each counted from the start of the resumed run); both results.
+
+    What is killed runs in processes of its own; what comes to its end runs here, where torch is imported already.
+    """
+    import torch
+
     alone, killed = folder / f"{kind}-alone", folder / f"{kind}-killed"
     for place in (alone, killed):
         place.mkdir(parents=True)
-    undisturbed = launch(alone, arguments)
     kills = sum(kill_when(launch(killed, arguments), killed, moment) for moment in moments)
-    for process in (launch(killed, arguments), undisturbed):
-        assert process.wait() == 0
-    read = lambda place: json.loads((place / "result.json").read_text())  # noqa: E731
-    return {"alone": read(alone), "killed": read(killed), "kills": kills}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return {"alone": job(alone, **arguments), "killed": job(killed, **arguments), "kills": kills}
+    finally:
+        torch.set_num_threads(threads)
 
 
 def random_moments(number: int, longest: float, seed: int) -> list[float]:

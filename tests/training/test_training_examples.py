@@ -124,7 +124,7 @@ def test_variational_weights_add_their_divergence():
 
     x = np.random.default_rng(0).normal(1.0, 1.0, (20, 1)).astype("f4")
     data, net = source(x, batch_size=20), Variational()
-    train(net, [Phase("fit", (Update("elbo", loss),))], data, quick(max_epochs=1500, learning_rate=0.03, ema=0.99))
+    train(net, [Phase("fit", (Update("elbo", loss),))], data, quick(max_epochs=600, learning_rate=0.05, ema=0.99))
     assert net.mean.item() == pytest.approx(20 * x.mean() / 21, abs=0.01)
     assert net.log_std.exp().item() == pytest.approx(1 / math.sqrt(21), rel=0.1)
 

@@ -18,6 +18,7 @@ from pofx.models.base import Family
 from pofx.networks import EPiC, ResidualMLP, VectorGenerator
 from pofx.networks.masked import MaskedLinear
 from pofx.plain import plain_operations
+from pofx.solvers import RK4
 from pofx.training.contract import Loss, LossFunction, Phase, Update
 from pofx.training.noise import Noise
 from pofx.uncertainty.base import Members
@@ -31,8 +32,8 @@ FAMILIES: dict[str, Family] = {
     "coupling flow": pofx.CouplingFlow(layers=2, hidden=(8,), bins=4),
     "affine flow": pofx.AutoregressiveFlow(layers=2, hidden=(8,)),
     "mixture": pofx.MixtureDensityNetwork(components=3),
-    "flow matching": pofx.FlowMatching(network=MLP),
-    "edm": pofx.EDM(network=MLP),
+    "flow matching": pofx.FlowMatching(network=MLP, density_solver=RK4(steps=2)),
+    "edm": pofx.EDM(network=MLP, density_solver=RK4(steps=2)),
     "vae": pofx.VAE(encoder=ResidualMLP(width=8, layers=1)),
 }
 
@@ -198,7 +199,7 @@ def test_clouds() -> None:
     points, mask = rng.normal(size=(120, 4, 2)), np.arange(4) < rng.integers(1, 5, 120)[:, None]
     spec = {"x": Field("cloud", (4, 2), (Column("a"), Column("b")))}
     clouds = pofx.Dataset.from_arrays({"x": points}, columns=spec, masks={"x": mask})
-    family = pofx.FlowMatching(network=EPiC(width=8, layers=1))
+    family = pofx.FlowMatching(network=EPiC(width=8, layers=1), density_solver=RK4(steps=2))
     model = pofx.Ensemble(family, members=2).fit(clouds, training=QUICK)
     prepared = model.fitted.prepare(clouds.arrays())[0].replace(index=torch.arange(len(clouds)))
     joint = together(family.phases(model.layout)[0], resampled).updates[0].loss

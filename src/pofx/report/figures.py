@@ -55,7 +55,10 @@ class Figures:
         """Draw and close a figure. Its file name is made of ``name``, numbered if that is taken already."""
         stem = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "figure"
         free = next(n for n in (stem, *(f"{stem}-{i}" for i in range(2, 10_000))) if n not in self._pictures)
-        png, pdf = _drawn(figure, "png"), _drawn(figure, "pdf")
+        png = _drawn(figure, "png")
+        with style():
+            figure.set_layout_engine(None)  # the layout is found: looking for it again would draw all of it twice
+        pdf = _drawn(figure, "pdf")
         picture = Picture(free, caption, png, pdf, float(figure.get_figwidth()))
         self._pictures[free] = picture
         _close(figure)
