@@ -127,6 +127,8 @@ def crossing(n: int, z: tuple[float, ...], gamma: float) -> float:
     points = np.asarray(z)
     if gamma >= 1.0:
         return 1.0
+    if len(points) * gamma <= TINY:
+        return len(points) * gamma
     p = 1.0 - _stays(n, points, *_region(n, points, gamma))
     return p if p > TINY else min(TINY, len(points) * gamma)
 

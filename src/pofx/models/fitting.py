@@ -33,6 +33,9 @@ __all__ = ["fit", "prepare_fit"]
 PREPROCESSING_BYTES = 8 * 2**20
 """Preprocessing of a streamed data set is fitted on as many training events as fit in here in float64, the first of the shuffled stream."""
 
+EXPENSIVE = 128
+"""Events of the held-out splits that an expensive density is judged on: it may take longer than the training otherwise."""
+
 
 def fit(
     family: Family,
@@ -273,9 +276,8 @@ def _metrics(model: Model, dataset: Dataset) -> dict[str, Any]:
 def _nll(model: Model, part: Dataset) -> dict[str, float | int]:
     values, weights = [], []
     size = model.family.density_chunk(model.layout)
-    most = (
-        100_000 if size == model.family.chunk(model.layout) else 4 * size
-    )  # an expensive density is judged on fewer events
+    expensive = size < model.family.chunk(model.layout)
+    most = max(size, min(4 * size, EXPENSIVE)) if expensive else 100_000
     for events in part.chunks(min(8 * size, most)):
         values.append(-model.log_prob_events(events))
         weights.append(np.ones(len(events)) if events.weight is None else np.asarray(events.weight))

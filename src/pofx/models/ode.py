@@ -125,9 +125,7 @@ class OdeFamily(Family):
 
     def density_chunk(self, layout: Layout) -> int:
         form = layout.spec[layout.only]
-        if form.size > EXACT[form.kind]:
-            return CHUNK // 64
-        return CHUNK // 2 if form.size <= 4 else CHUNK // 8
+        return CHUNK // 8 if form.size <= EXACT[form.kind] else CHUNK // 64
 
     def log_density(self, body: Any, events: Events) -> Tensor:
         return self._log_density(body, events)[0]
