@@ -11,7 +11,9 @@ project_copyright = f"2026, {author}"
 release = importlib.metadata.version("pofx")
 version = ".".join(release.split(".")[:2])
 
+sys.path.append(str(Path(__file__).parent / "_ext"))
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions += ["forked_kernels", "lighter_sphinx"]  # ours, in docs/_ext
 exclude_patterns = ["_build"]
 root_doc = "index"
 

@@ -55,8 +55,9 @@ class DDPM(NoisePrediction):
     sampler : None, the ODE by ``solver``; or :class:`~pofx.models.diffusion_samplers.Ancestral`, with eta = 1 the paper's chain.
 
     >>> import numpy as np, pofx
-    >>> x = np.random.default_rng(1).normal(size=(2000, 2))
-    >>> model = DDPM().fit(x, training=pofx.Training(max_steps=20, seed=1))
+    >>> x = np.random.default_rng(1).normal(size=(500, 2))
+    >>> family = DDPM(network=pofx.networks.ResidualMLP(width=16, layers=1), density_solver=pofx.solvers.Heun(steps=4))
+    >>> model = family.fit(x, training=pofx.Training(max_steps=20, seed=1))
     >>> model.sample(3, seed=1).shape
     (3, 2)
     """

@@ -35,8 +35,9 @@ class EDM(Diffusion):
     sigma_min, sigma_max : noise levels that the network is asked at.
 
     >>> import numpy as np, pofx
-    >>> x = np.random.default_rng(1).normal(size=(2000, 2))
-    >>> model = EDM().fit(x, training=pofx.Training(max_steps=20, seed=1))
+    >>> x = np.random.default_rng(1).normal(size=(500, 2))
+    >>> family = EDM(network=pofx.networks.ResidualMLP(width=16, layers=1), density_solver=pofx.solvers.Heun(steps=4))
+    >>> model = family.fit(x, training=pofx.Training(max_steps=20, seed=1))
     >>> model.sample(3, seed=1).shape
     (3, 2)
     """

@@ -40,8 +40,10 @@ class FlowMatching(OdeFamily):
         vectors and grids without context and weights, whose conditional or weighted noise would no longer be normal.
 
     >>> import numpy as np, pofx
-    >>> x = np.random.default_rng(1).normal(size=(2000, 2))
-    >>> model = FlowMatching().fit(x, training=pofx.Training(max_steps=20, seed=1))
+    >>> x = np.random.default_rng(1).normal(size=(500, 2))
+    >>> small = pofx.networks.ResidualMLP(width=16, layers=1)
+    >>> family = FlowMatching(network=small, density_solver=pofx.solvers.Heun(steps=4))
+    >>> model = family.fit(x, training=pofx.Training(max_steps=20, seed=1))
     >>> model.sample(3, seed=1).shape
     (3, 2)
     """

@@ -87,7 +87,9 @@ def inpaint(
 
     >>> import numpy as np, pofx
     >>> x = np.random.default_rng(1).normal(size=(500, 2))
-    >>> model = pofx.EDM(preprocess="standardise").fit(x, training=pofx.Training(max_steps=5, seed=1))
+    >>> small = pofx.networks.ResidualMLP(width=16, layers=1)
+    >>> family = pofx.EDM(network=small, density_solver=pofx.solvers.Heun(steps=4), preprocess="standardise")
+    >>> model = family.fit(x, training=pofx.Training(max_steps=5, seed=1))
     >>> drawn = inpaint(model, [[0.5, np.nan]], [False, True], n=3, seed=1, steps=5, repeats=2)
     >>> drawn.shape, drawn[0, :, 0].tolist()
     ((1, 3, 2), [0.5, 0.5, 0.5])

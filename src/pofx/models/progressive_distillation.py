@@ -49,7 +49,8 @@ class ProgressiveDistillation(TaughtFamily):
     >>> import numpy as np, pofx
     >>> x = np.random.default_rng(1).normal(size=(1000, 2))
     >>> quick = pofx.Training(max_steps=5, seed=1)
-    >>> teacher = pofx.FlowMatching(network=pofx.networks.ResidualMLP(width=16)).fit(x, training=quick)
+    >>> small = pofx.networks.ResidualMLP(width=16, layers=1)
+    >>> teacher = pofx.FlowMatching(network=small, density_solver=pofx.solvers.Heun(steps=4)).fit(x, training=quick)
     >>> ProgressiveDistillation(first=2).fit(x, teacher=teacher, training=quick).sample(3, seed=1).shape
     (3, 2)
     """

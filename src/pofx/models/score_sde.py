@@ -71,8 +71,10 @@ class ScoreSDE(NoisePrediction):
     smallest : time s at which training and SDE samplers end.
 
     >>> import numpy as np, pofx
-    >>> x = np.random.default_rng(1).normal(size=(2000, 2))
-    >>> model = ScoreSDE(sde="ve").fit(x, training=pofx.Training(max_steps=20, seed=1))
+    >>> x = np.random.default_rng(1).normal(size=(500, 2))
+    >>> small = pofx.networks.ResidualMLP(width=16, layers=1)
+    >>> family = ScoreSDE(sde="ve", network=small, density_solver=pofx.solvers.Heun(steps=4))
+    >>> model = family.fit(x, training=pofx.Training(max_steps=20, seed=1))
     >>> model.sample(3, seed=1).shape
     (3, 2)
     """

@@ -59,7 +59,7 @@ def density_report(
     command : what makes this report again, to be quoted in it.
 
     >>> import tempfile, pofx
-    >>> data = pofx.Dataset.from_arrays(np.random.default_rng(1).normal(size=(500, 2)))
+    >>> data = pofx.Dataset.from_arrays(np.random.default_rng(1).normal(size=(500, 1)))
     >>> density_report(pofx.Gaussian().fit(data), data, tempfile.mkdtemp() + "/report.html").name
     'report.html'
     """
