@@ -180,7 +180,7 @@ CASES = {
             gap=0.08,
             kinds=FIELDS,
             side=48,
-            events=640,
+            events=384,
         ),
         Case(
             "ddpm",
@@ -188,7 +188,7 @@ CASES = {
             gap=0.08,
             kinds=FIELDS,
             side=48,
-            events=640,
+            events=384,
         ),
         Case(
             "score-sde",
@@ -196,9 +196,9 @@ CASES = {
             gap=0.08,
             kinds=FIELDS,
             side=48,
-            events=640,
+            events=384,
         ),
-        Case("edm", {"network": MLP, "density_solver": RK4(steps=12)}, gap=0.08, kinds=FIELDS, side=48, events=640),
+        Case("edm", {"network": MLP, "density_solver": RK4(steps=12)}, gap=0.08, kinds=FIELDS, side=48, events=384),
         Case(
             "energy-based-model",
             {"network": MLP, "objective": "noise-contrastive", **WALK},
@@ -282,7 +282,7 @@ CASES = {
             gap=0.08,
             steps=40,
             side=48,
-            events=640,
+            events=384,
         ),
     )
 }
@@ -435,7 +435,7 @@ def check_scale(name: str, scale: float, shift: float) -> None:
     model = fitted(name, False, "float64")
     x, _ = vector_toy(EVENTS, 1, False)
     other = CASES[name].fit(scale * (x + shift), precision="float64", max_steps=FEW)
-    inside = x[:500]
+    inside = x[:120]
     if has_density(name):
         moved = other.log_prob(scale * (inside + shift))
         np.testing.assert_allclose(moved, model.log_prob(inside) - 2 * math.log(scale), atol=1e-5, rtol=0)

@@ -88,7 +88,7 @@ def test_integrates_to_one_and_sample_agrees(name: str, conditional: bool) -> No
 def test_one_column(name: str) -> None:
     x, _ = contract.vector_toy(2000, 1, False)
     model = contract.CASES[name].fit(x[:, :1], max_steps=30)
-    points = np.linspace(-12, 14, 4001)
+    points = np.linspace(-12, 14, 1001)
     assert np.exp(model.log_prob(points[:, None])).sum() * (points[1] - points[0]) == pytest.approx(1, abs=1e-3)
     assert model.sample(7, seed=1).shape == (7, 1)
 
@@ -167,7 +167,8 @@ def test_warm_start(name: str) -> None:
         moved = again.sample(200, seed=1) - contract.fitted(name).sample(200, seed=1)
         assert np.abs(moved).mean() < 0.3 * x.std()
         return
-    assert np.mean(again.log_prob(x)) > np.mean(contract.fitted(name).log_prob(x)) - 0.5
+    some = x[:250]
+    assert np.mean(again.log_prob(some)) > np.mean(contract.fitted(name).log_prob(some)) - 0.5
 
 
 # Shapes and types
