@@ -209,6 +209,7 @@ def test_contexts_of_one_and_of_many_rows(saved: Path, tmp_path: Path) -> None:
     assert np.array_equal(data.context.x, np.broadcast_to(rows[0], (2000, 2)))
 
 
+@pytest.mark.slow
 def test_a_dying_worker_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
     model = tiny(family=Tiny(die=True))
     with pytest.raises(PofxError, match="worker died"):

@@ -59,6 +59,7 @@ def test_both_judges_come_near_the_optimum_and_not_beyond(judge, shift):
 
 
 @pytest.mark.parametrize("judge", list(QUICK))
+@pytest.mark.slow
 def test_p_values_of_equal_samples_are_uniform(judge):
     found = [
         c2st(*shifted(100, 60, 3, 0.0, seed), judge=QUICK[judge], splits=1, permutations=199, seed=seed)

@@ -121,6 +121,7 @@ def test_p_values_of_the_right_posterior_are_uniform():
 
 
 @pytest.mark.parametrize(("width", "word", "other"), [(0.7, "over", "under"), (1.4, "under", "over")])
+@pytest.mark.slow
 def test_wrong_widths_are_caught_with_their_sign(width, word, other):
     for name, found in every(conjugate(1000, 11, width=width)).items():
         assert found.p_value < 1e-3, name

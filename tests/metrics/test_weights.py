@@ -27,6 +27,7 @@ def test_a_hole_is_found_where_it_is() -> None:
 
 
 @pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.slow
 def test_noise_has_no_regions(weighted: bool) -> None:
     """Boxes are found without a look at which events are true: pulls of boxes found in noise are normal numbers, of either tail."""
     pulls, chances = [], []

@@ -162,6 +162,7 @@ def test_latent_vectors_become_normal_and_events_are_rebuilt() -> None:
     np.testing.assert_allclose(sample.std(0), x.std(0), rtol=0.15)
 
 
+@pytest.mark.slow
 def test_the_post_processor_repairs_the_spectrum() -> None:
     family, body = built(Layout(GRID), nearness=0.0, window=20, **IMAGES)
     body = body.float()

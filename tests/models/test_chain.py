@@ -46,6 +46,7 @@ def test_conditional_chain() -> None:
     assert model.sample(4, context[:3], seed=1).fields["c"].shape == (3, 4, 1)
 
 
+@pytest.mark.slow
 def test_stages_of_several_kinds(tmp_path) -> None:
     """Points about an axis that the first stage draws: the cloud follows the drawn axis."""
     rng = np.random.default_rng(1)

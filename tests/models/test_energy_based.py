@@ -323,6 +323,7 @@ def test_noise_on_a_circle_has_the_score_of_a_wrapped_normal() -> None:
     assert float(place.detach().abs().max()) <= math.pi
 
 
+@pytest.mark.slow
 def test_an_angle_is_learnt_on_the_circle() -> None:
     """Von Mises about the seam: the energy is periodic, and log Z is that of the Bessel function."""
     rng = np.random.default_rng(1)

@@ -114,6 +114,7 @@ def test_repeats_take_no_width_away(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.slow
 def test_resampling_repairs_what_replacement_misses(name: str) -> None:
     """The truth is N(1.2, 0.36): without repeats the mean is more than 0.4 short of it; with ten, the variance is within 0.04."""
     plain, repaired = drawn(name, 20, 1), drawn(name, 50, 10)

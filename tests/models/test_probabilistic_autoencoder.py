@@ -134,6 +134,7 @@ def test_each_loss_moves_its_own_part() -> None:
         assert kept == "codes" or all(gradient is None for gradient in moved)
 
 
+@pytest.mark.slow
 def test_codes_reach_mean_zero_and_width_one() -> None:
     x = np.random.default_rng(1).normal(size=(3000, 2)) * [3.0, 0.1] + 5.0
     training = pofx.Training(max_epochs=None, max_steps=150, batch_size=256, learning_rate=1e-2, seed=1)

@@ -144,6 +144,7 @@ def test_on_a_gaussian_truth_nothing_worse_than_the_gaussian_is_chosen(seed: int
     assert {"hybrid-flow", "spline-flow", "gaussian-mixture-3", "gaussian-copula"} < set(by_name(found))
 
 
+@pytest.mark.slow
 def test_a_mixture_is_found_and_so_is_a_flow() -> None:
     data = whole(PEAKS.sample(600, 1))
     mixtures = {"gaussian-mixture-2": pofx.GaussianMixture(components=2), "spline-flow": FLOW}

@@ -505,6 +505,7 @@ def narrowing(intervals: int) -> float:
     return float(slopes.prod()) ** 2
 
 
+@pytest.mark.slow
 def test_many_columns_keep_their_width() -> None:
     """Without the velocity first, as many steps leave 0.52."""
     x = np.random.default_rng(1).normal(size=(8000, 20))
@@ -571,6 +572,7 @@ def test_steps_of_a_shortcut_begin_as_the_velocity() -> None:
             assert (step - velocity).square().mean() < 0.005 * velocity.square().mean()
 
 
+@pytest.mark.slow
 def test_a_shortcut_does_what_its_finest_steps_do() -> None:
     """Four Euler steps of the velocity, which fall short of the width of the events by a quarter."""
     student = pofx.Shortcut(network=SMALL, finest=4, target_decay=0.9, preprocess="none").fit(

@@ -60,6 +60,7 @@ TRUTH = CorrelatedGaussian([0.5, -1.0], [[1.0, 0.6], [0.6, 2.0]])
         pytest.param(pofx.CouplingFlow(), marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 def test_two_hundred_events_are_not_learnt_by_heart(family):
     """Fresh events are as likely as for the truth, but for what so few events cannot tell (five numbers of a Gaussian: 0.016 nats)."""
     model = family.fit(TRUTH.sample(200, 1), training=QUIET)

@@ -53,6 +53,7 @@ def test_a_chain_that_diverges_says_what_helps() -> None:
         chain.fit(*data(), training=EXACT.replace(max_steps=1))
 
 
+@pytest.mark.slow
 def test_variational_finds_the_mean_field_optimum() -> None:
     r"""The best independent normal has the posterior's mean and the variances 1 / precision_ii."""
     x, c = data()

@@ -91,6 +91,7 @@ def test_analysis_of_files(files: tuple[Path, Path], tmp_path: Path, capsys: pyt
     ]
 
 
+@pytest.mark.slow
 def test_subset_and_shape(files: tuple[Path, Path], tmp_path: Path) -> None:
     settings = Settings(model="gaussian", bins=[0, 2, 3], shape_only=True)
     table = run(tmp_path / "out", files[0], files[1], scale="smoke", settings=settings)
