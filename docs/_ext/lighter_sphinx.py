@@ -1,4 +1,4 @@
-"""What Sphinx does for every page and every name, without the parts whose result is dropped; pages in an order that fills its processes.
+"""What Sphinx does for every page and every name, without the parts whose result is dropped; and an order of pages that fills processes.
 
 The output is as without this extension. With as many objects as this package documents, what is left out took longer than all else that is
 done with pages.
