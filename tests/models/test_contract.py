@@ -43,14 +43,9 @@ def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-@pytest.fixture(params=[False, True], ids=["plain", "conditional"])
-def conditional(request: pytest.FixtureRequest) -> bool:
-    return request.param
-
-
 @pytest.fixture(params=[pytest.param(False, marks=pytest.mark.slow), True], ids=["plain", "conditional"])
-def with_context(request: pytest.FixtureRequest) -> bool:
-    """Of grids and clouds: the conditional model does what the other one does, and its context beside it."""
+def conditional(request: pytest.FixtureRequest) -> bool:
+    """The conditional model does what the other one does, and its context beside it."""
     return request.param
 
 
@@ -343,8 +338,8 @@ def test_members(model: pofx.Model) -> None:
 
 
 @with_field
-def test_field_sample(name: str, kind: str, with_context: bool) -> None:
-    contract.check_field_sample(name, kind, with_context)
+def test_field_sample(name: str, kind: str, conditional: bool) -> None:
+    contract.check_field_sample(name, kind, conditional)
 
 
 @with_field
@@ -353,14 +348,14 @@ def test_field_types(name: str, kind: str) -> None:
 
 
 @with_field
-def test_field_decode(name: str, kind: str, with_context: bool) -> None:
-    contract.check_field_decode(name, kind, with_context)
+def test_field_decode(name: str, kind: str, conditional: bool) -> None:
+    contract.check_field_decode(name, kind, conditional)
 
 
 @with_field
-def test_field_density(name: str, kind: str, with_context: bool) -> None:
+def test_field_density(name: str, kind: str, conditional: bool) -> None:
     if contract.has_density(name):
-        contract.check_field_density(name, kind, with_context)
+        contract.check_field_density(name, kind, conditional)
 
 
 @with_field
@@ -372,8 +367,8 @@ def test_field_gradients_and_weights(name: str, kind: str) -> None:
 
 
 @with_field
-def test_field_saved(name: str, kind: str, with_context: bool, tmp_path) -> None:
-    contract.check_field_saved(name, kind, with_context, tmp_path / "model.pofx")
+def test_field_saved(name: str, kind: str, conditional: bool, tmp_path) -> None:
+    contract.check_field_saved(name, kind, conditional, tmp_path / "model.pofx")
 
 
 @pytest.mark.parametrize("name", [name for name, kind in FIELDS if kind == "cloud"])
