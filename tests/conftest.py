@@ -1,11 +1,21 @@
-"""Fixtures that several packages' tests share."""
+"""Fixtures that several packages' tests share.
+
+The collector of garbage leaves alone what imports and collecting have made, and looks less often at the rest: an eighth of the time.
+"""
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
 import pytest
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 100)
 
 
 @pytest.fixture(scope="session")

@@ -67,6 +67,7 @@ def serve():
     os.environ |= {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "JPY_PARENT_PID": str(os.getpid())}
     import_shared()
     gc.freeze()  # what is shared is neither searched for garbage nor taken apart at the end
+    gc.set_threshold(10_000, 20, 100)
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     parent, listener, kernels = os.getppid(), socket.socket(fileno=0), {}

@@ -15,6 +15,7 @@ def blurred(n: int, seed: int, width: float) -> np.ndarray:
     return SHAPES["checkerboard"].sample(n, seed) + width * np.random.default_rng(seed + 1000).normal(size=(n, 2))
 
 
+@pytest.mark.slow
 def test_a_blurred_chessboard_is_seen() -> None:
     """Blurred by 3 % of the board: a share of events falls on white squares, and the optimum is (1 + share) / 2."""
     board, judge = SHAPES["checkerboard"], NetworkClassifier(frequencies=64, epochs=20)

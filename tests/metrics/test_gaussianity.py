@@ -146,6 +146,7 @@ def test_pulls_are_against_all_others() -> None:
     np.testing.assert_allclose(_pulls(values), np.column_stack([expected, np.zeros(7)]), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_culprits_are_chosen_at_random_on_normal_data() -> None:
     """The p-values of the largest of 10 bins and of 90 pairs are uniform, whatever the correlation."""
     root = np.linalg.cholesky(correlation_matrix(10))

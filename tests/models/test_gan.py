@@ -458,7 +458,14 @@ def test_updates_have_the_rates_and_betas_of_the_family():
 # ------------------------------------------------------------------ fits
 
 
-@pytest.mark.parametrize("loss", ["non-saturating", "wasserstein", "least-squares", "hinge", "relativistic-average"])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "non-saturating",
+        "wasserstein",
+        *(pytest.param(loss, marks=pytest.mark.slow) for loss in ("least-squares", "hinge", "relativistic-average")),
+    ],
+)
 def test_losses_learn_a_normal(loss):
     """Mean and spread of a line, from a start that is far off; with the critic that each loss is made for."""
     rng = np.random.default_rng(1)

@@ -156,6 +156,7 @@ def test_a_linear_context_gives_exactly_the_regression() -> None:
     np.testing.assert_allclose(model.log_prob(x[:50], c[:50]), regression.log_prob(x[:50], c[:50]), atol=1e-8, rtol=0)
 
 
+@pytest.mark.slow
 def test_the_density_approaches_the_closed_form() -> None:
     model = HybridFlow(layers=2, hidden=(32, 32)).fit(PLANTED.sample(4000, 1), training=QUICK)
     x = PLANTED.sample(3000, 2)

@@ -101,6 +101,7 @@ def inverse_truth(x: np.ndarray, c: np.ndarray) -> np.ndarray:
     return log_likelihood(x)[:, 0] - evidence
 
 
+@pytest.mark.slow
 def test_the_inverse_problem() -> None:
     x, c = inverse_problem(np.random.default_rng(1), 8000)
     model = MixtureDensityNetwork(components=5, hidden=(32, 32)).fit(

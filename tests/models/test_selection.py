@@ -291,7 +291,7 @@ def test_on_gaussian_events_no_flow_is_trained_on_all(monkeypatch: pytest.Monkey
 def test_time_is_shared_and_what_comes_too_late_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     slow = Candidate(FLOW.family, QUICK.replace(max_steps=None, max_epochs=100_000))
     found = select(
-        whole(PEAKS.sample(300, 1)), candidates={"gaussian": pofx.Gaussian(), "flow": slow}, folds=2, minutes=0.03
+        whole(PEAKS.sample(300, 1)), candidates={"gaussian": pofx.Gaussian(), "flow": slow}, folds=2, minutes=0.01
     )
     assert by_name(found)["flow"].folds >= 1
     clock = SimpleNamespace(monotonic=iter(np.arange(0.0, 1e6, 100.0)).__next__)

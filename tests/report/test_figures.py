@@ -81,7 +81,7 @@ def mixed(rng, n):
     )
 
 
-@pytest.mark.parametrize("n", [1, 2, 5, 200])
+@pytest.mark.parametrize("n", [1, 2, *(pytest.param(n, marks=pytest.mark.slow) for n in (5, 200))])
 def test_all_kinds_of_columns_and_tiny_samples(rng, draw, n):
     truth = as_table(mixed(rng, n), COLUMNS)
     draw(spectra(truth, mixed(rng, 50)), pdf=n == 200)

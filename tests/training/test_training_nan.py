@@ -113,7 +113,7 @@ def test_blocks_of_an_asynchronous_device_find_the_same(monkeypatch, policy):
     def run():
         x = spoilt([77])
         net = nn.Sequential(mlp(2, 4), nn.Dropout(0.3), mlp(4, 1))
-        settings = quick(nan_policy=policy, max_epochs=30, ema=0.9)
+        settings = quick(nan_policy=policy, max_epochs=8, ema=0.9)
         try:
             train(net, [fit(squares)], source(x, batch_size=10, val=normal(50)), settings)
         except DivergenceError as error:

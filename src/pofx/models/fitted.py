@@ -6,6 +6,7 @@ Preprocessing runs in float64 whatever the body's precision, so that cross secti
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -127,10 +128,8 @@ class Fitted(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """The body's precision."""
-        return next(
-            (p.dtype for p in self.body.parameters()),
-            next((b.dtype for b in self.body.buffers() if b.is_floating_point()), torch.float32),
-        )
+        floating = (b.dtype for b in self.body.buffers() if b.is_floating_point())
+        return next(chain((p.dtype for p in self.body.parameters()), floating), torch.float32)
 
     def prepare(self, events: Events, noise: Noise | None = None) -> tuple[Events, Tensor]:
         """Events in the user's units (numpy or tensors) to latent events in the body's precision, and the log-Jacobian ``(n,)``."""
@@ -157,4 +156,4 @@ class Fitted(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the body is."""
-        return next((t.device for t in [*self.body.parameters(), *self.body.buffers()]), torch.device("cpu"))
+        return next((t.device for t in chain(self.body.parameters(), self.body.buffers())), torch.device("cpu"))
