@@ -164,7 +164,7 @@ SETTINGS: dict[str, Setting] = {
     "mixture-density-network": Setting(
         pofx.MixtureDensityNetwork(components=32),
         steps(1500, learning_rate=5e-3),
-        changes={"copula-50": Changes({"components": 8})},
+        changes={"copula-50": Changes({"components": 8}, {"max_steps": 700})},
     ),
     "gan": Setting(
         pofx.GAN(
