@@ -198,7 +198,10 @@ SETTINGS: dict[str, Setting] = {
         steps(1500, learning_rate=5e-3).replace(max_steps={"maps": 900, "likelihood": 450}),
         teacher="spline-flow",
         bar="student",
-        changes={name: Changes({"layers": 3}) for name in ("mixture-20", "copula-50")},
+        changes={
+            "mixture-20": Changes({"layers": 3}),
+            "copula-50": Changes({"layers": 3}, {"max_steps": {"maps": 550, "likelihood": 300}}),
+        },
     ),
     "consistency": Setting(
         pofx.Consistency(network=NETWORK), steps(2000), teacher="flow-matching", bar="student", changes=FIELDS
@@ -214,7 +217,7 @@ SETTINGS: dict[str, Setting] = {
         steps(700),
         teacher="flow-matching",
         bar="student",
-        changes=FIELDS,
+        changes={**FIELDS, "grid-field": Changes({}, {"max_steps": 450})},
     ),
     "mean-flow": Setting(
         pofx.MeanFlow(network=NETWORK, steps=2, step=1 / 8, target_decay=0.9),
