@@ -252,6 +252,11 @@ SETTINGS: dict[str, Setting] = {
     "bib-ae": Setting(
         pofx.BIBAE(latent=2),
         steps(1000, learning_rate=1e-3, batch_size=256),
-        changes={"grid": Changes({"latent": None}, {"max_steps": 800, "batch_size": 128}), **codes(5, 20, 50)},
+        changes={
+            "grid": Changes(
+                {"latent": None}, {"max_steps": {"autoencoder": 350, "post-processor": 150}, "batch_size": 128}
+            ),
+            **codes(5, 20, 50),
+        },
     ),
 }

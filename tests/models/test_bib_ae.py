@@ -14,6 +14,7 @@ import pofx
 from pofx.data.events import Events
 from pofx.data.spec import Axis, Column, Field, vector_spec
 from pofx.errors import CapabilityError, ConfigError
+from pofx.models import sorted_values
 from pofx.models.base import Layout
 from pofx.models.flows import CouplingFlow
 from pofx.models.sorted_values import sorted_discrepancy
@@ -68,6 +69,16 @@ def test_sorted_values_against_direct_sums() -> None:
     order = torch.randperm(11, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(sorted_discrepancy(x, x[:, order], 4), torch.zeros(3).double())
     assert bool((found > 0).all())
+
+
+@pytest.mark.parametrize("together", [1, 500])
+def test_sorted_values_do_not_depend_on_what_is_compared_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, together: int
+) -> None:
+    x, y = normal(7, 11), 2.0 * normal(7, 11, seed=2)
+    whole = sorted_discrepancy(x, y, 8)
+    monkeypatch.setitem(sorted_values.PAIRS, "cpu", together)
+    assert torch.equal(sorted_discrepancy(x, y, 8), whole)
 
 
 def test_the_terms_of_the_autoencoder_are_those_of_the_equation() -> None:
