@@ -254,7 +254,7 @@ SETTINGS: dict[str, Setting] = {
         steps(1000, learning_rate=1e-3, batch_size=256),
         changes={
             "grid": Changes(
-                {"latent": None}, {"max_steps": {"autoencoder": 350, "post-processor": 150}, "batch_size": 128}
+                {"latent": None}, {"max_steps": {"autoencoder": 350, "post-processor": 150}, "batch_size": 64}
             ),
             **codes(5, 20, 50),
         },
