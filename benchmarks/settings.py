@@ -141,7 +141,11 @@ SETTINGS: dict[str, Setting] = {
             ),
         },
     ),
-    "rbm": Setting(pofx.RBM(hidden=128, sweeps=2), steps(2000, learning_rate=1e-2, validate_every=10)),
+    "rbm": Setting(
+        pofx.RBM(hidden=12, sweeps=2),
+        steps(2000, learning_rate=1e-2, validate_every=10),
+        changes={name: Changes({"hidden": 128}) for name in ("mixture-20", "copula-50")},
+    ),
     "flow-matching": Setting(pofx.FlowMatching(network=NETWORK), steps(2000), bar="exact", changes=FIELDS),
     "edm": Setting(pofx.EDM(network=NETWORK), steps(2000), bar="exact", changes=FIELDS),
     "score-sde": Setting(pofx.ScoreSDE(network=NETWORK), steps(2000), changes=FIELDS),
