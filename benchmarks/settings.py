@@ -132,7 +132,13 @@ SETTINGS: dict[str, Setting] = {
         steps(1200, learning_rate=3e-3, validate_every=4),
         changes={
             "grid": Changes(
-                {"network": UNet(channels=(16, 32), embedding=32), "smallest": 0.05, "levels": 20, "chains": 64},
+                {
+                    "network": UNet(channels=(16, 32), embedding=32),
+                    "smallest": 0.05,
+                    "levels": 10,
+                    "leapfrogs": 2,
+                    "chains": 64,
+                },
                 {"max_steps": 300, "batch_size": 64},
             ),
             "cloud": Changes(
