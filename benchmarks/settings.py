@@ -142,8 +142,8 @@ SETTINGS: dict[str, Setting] = {
                 {"max_steps": 300, "batch_size": 64},
             ),
             "cloud": Changes(
-                {"network": EPiC(width=64, layers=2), "smallest": 0.05, "levels": 20},
-                {"max_steps": 700, "batch_size": 128},
+                {"network": EPiC(width=64, layers=2), "smallest": 0.05, "levels": 10, "leapfrogs": 2},
+                {"max_steps": 1000, "batch_size": 128},
             ),
         },
     ),
