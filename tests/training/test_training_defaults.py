@@ -56,8 +56,8 @@ TRUTH = CorrelatedGaussian([0.5, -1.0], [[1.0, 0.6], [0.6, 2.0]])
     "family",
     [
         pofx.SplineFlow(layers=1, hidden=(16,)),
-        pytest.param(pofx.SplineFlow(), marks=pytest.mark.slow),
-        pytest.param(pofx.CouplingFlow(), marks=pytest.mark.slow),
+        pofx.SplineFlow(),
+        pofx.CouplingFlow(),
     ],
 )
 @pytest.mark.slow

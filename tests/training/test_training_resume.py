@@ -18,7 +18,7 @@ from pofx.training import Loss, Phase, Update, train
 from pofx.training.state import find_state, read_state, write_state
 
 
-@pytest.mark.parametrize(("kind", "kills"), [("memory", 1), pytest.param("stream", 3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("kind", "kills"), [("memory", 1), ("stream", 3)])
 @pytest.mark.slow
 def test_killed_and_resumed_is_the_same_bit_by_bit(tmp_path, kind, kills):
     found = compare_after_kills(tmp_path, random_moments(kills, 0.5, seed=4), kind, steps=150, every=10)
