@@ -236,10 +236,10 @@ SETTINGS: dict[str, Setting] = {
         changes=FIELDS,
     ),
     "shortcut": Setting(
-        pofx.Shortcut(network=NETWORK, finest=16, steps=2),
-        steps(2000).replace(max_steps={"velocity": 2500, "shortcut": 6500}),
+        pofx.Shortcut(network=NETWORK, finest=128, steps=2, target_decay=0.9),
+        steps(2000).replace(max_steps={"velocity": 2000, "shortcut": 7000}),
         bar="student",
-        changes={**FIELDS, "twenty-five-gaussians": Changes({"finest": 64, "target_decay": 0.95})},
+        changes=FIELDS,
     ),
     "vae": Setting(pofx.VAE(warm_up=300, **CODER), steps(1800), changes={**CODERS, **codes(5, 20, 50)}),
     "hierarchical-vae": Setting(

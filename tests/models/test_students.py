@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -310,6 +311,15 @@ def test_more_steps_start_from_the_path(teacher: pofx.Model) -> None:
     x, e = numbers(3, 2).float(), numbers(3, 2, seed=2).float()
     torch.testing.assert_close(body.renoise(x, e, 1), 0.25 * x + 0.75 * e)
     assert set(family.noise_shapes(LAYOUT)) == {"z", "z1", "z2", "z3"}
+
+
+def test_fewer_steps_than_the_noise_is_mixed_for_are_refused() -> None:
+    family = pofx.ConsistencyTraining(network=SMALL, steps=4)
+    body, noise = family.build(LAYOUT), {f"z{k or ''}": numbers(3, 2, seed=k).float() for k in range(4)}
+    for steps in (4, 1):
+        assert replace(family, steps=steps).decode(body, noise, None)["x"].shape == (3, 2)
+    with pytest.raises(ConfigError, match="trained to be sampled in 4 steps; expected steps=1 or 4, got 2"):
+        replace(family, steps=2).decode(body, noise, None)
 
 
 def test_angles_are_mixed_along_the_arc() -> None:

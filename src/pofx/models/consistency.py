@@ -102,6 +102,12 @@ class _Jumps(StudentFamily):
         return self.jump(body, network, x, t, torch.zeros_like(t), events.context, events.mask)
 
     def decode(self, body: Any, noise: Mapping[str, Tensor], context: Events | None) -> Mapping[str, Tensor]:
+        trained = len(body.mixing) + 1
+        if self.steps not in (1, trained):
+            raise ConfigError(
+                f"{type(self).__name__}: the model was trained to be sampled in {trained} steps; expected steps=1 or {trained}, "
+                f"got {self.steps}"
+            )
         mask = body.mask(noise, context)
         x = body.base(noise["z"])
         for k in range(self.steps):
