@@ -306,17 +306,11 @@ def test_time_is_shared_and_what_comes_too_late_is_said(monkeypatch: pytest.Monk
 # What there is to choose among
 
 
-def test_candidates_know_families_that_come_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pofx import registry
-    from pofx.models import candidates
-
-    monkeypatch.setattr(candidates, "LATER", ("magic-flow",))
-    assert "magic-flow" not in automatic(500)
-    monkeypatch.setitem(registry._FAMILIES, "magic-flow", "pofx.models.gaussian:Gaussian")
-    assert isinstance(automatic(500)["magic-flow"].family, pofx.Gaussian)
-    names = list(automatic(100_000))
-    assert names[0] == "gaussian"
-    assert names.index("hybrid-flow") < names.index("spline-flow")
+def test_simple_candidates_come_first() -> None:
+    for events in (500, 100_000):
+        names = list(automatic(events))
+        assert names[0] == "gaussian"
+        assert names.index("hybrid-flow") < names.index("spline-flow") < names.index("flow-matching")
 
 
 def test_bad_settings_are_refused() -> None:

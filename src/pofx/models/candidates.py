@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pofx import registry
 from pofx.models.base import Family
 from pofx.models.copula import GaussianCopula
+from pofx.models.flow_matching import FlowMatching
 from pofx.models.flows import AutoregressiveFlow, SplineFlow
 from pofx.models.gaussian import Gaussian
 from pofx.models.hybrid import HybridFlow
@@ -25,9 +25,6 @@ FEW = 5000
 QUIET = Training(progress=False)
 SHORT = Training(max_epochs=60, patience=15, weight_decay=0.5, ema=0.99, progress=False)
 LONG = Training(max_epochs=50, patience=20, learning_rate=2e-3, weight_decay=0.5, progress=False)
-
-LATER = ("flow-matching",)
-"""Names of families that are candidates as soon as the registry knows them, in their default settings."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +55,7 @@ def automatic(events: int) -> dict[str, Candidate]:
         if few
         else AutoregressiveFlow(layers=5, hidden=(256, 256), dropout=0.1),
         "spline-flow": SplineFlow(hidden=(64, 64), dropout=0.2) if few else SplineFlow(hidden=(256,) * 3, dropout=0.12),
-        **{name: registry.family_class(name)() for name in LATER if name in registry.family_names()},
+        "flow-matching": FlowMatching(),
     }
     return {name: Candidate(family, SHORT if few else LONG) for name, family in families.items()}
 
