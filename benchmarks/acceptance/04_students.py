@@ -3,7 +3,7 @@
 A teacher is run with several solvers and numbers of steps; C2ST (a network that sees waves of the columns as the judge, 10 000 events a
 side, error of its splits) says how good each run is. The reference is the run with the fewest evaluations whose C2ST is within its error
 of the best one's. A student has a smaller network. One that distils a teacher has one evaluation; one that learns without a teacher is
-that of the table of shapes, with two evaluations, trained twice as long as there, and stands beside the same runs. Times are per event of
+that of the table of shapes, with two evaluations, trained for twice as many steps, and stands beside the same runs. Times are per event of
 `sample`, on one thread, reference and student in turn on the same batch, the median over the turns; their ratio has the error of these.
 Differences of C2ST are to the reference, on the same events of the truth; students and teachers draw with the same seeds. Bars: 20 times
 faster, and a C2ST at most 0.03 larger.
@@ -101,10 +101,12 @@ def students(sizes: Sizes) -> dict[str, tuple[Family, Training]]:
 
 
 def alone(name: str, sizes: Sizes) -> tuple[Family, Training]:
-    """A student without a teacher, as in the table of shapes, but for twice as many steps."""
+    """A student without a teacher: that of the table of shapes with a smaller network, for twice as many steps."""
     setting = SETTINGS[name]
     twice = {phase: 2 * steps for phase, steps in setting.training.max_steps.items()}
-    return setting.family, setting.training.replace(max_steps=sizes.student if sizes == QUICK else twice)
+    return replace(setting.family, network=SMALL), setting.training.replace(
+        max_steps=sizes.student if sizes == QUICK else twice
+    )
 
 
 @cache
