@@ -104,7 +104,7 @@ def tables(rows: Rows) -> str:
         by_set(rows, PLANE, score),
         *(beyond if others else []),
         "### Cost in the plane",
-        "Medians over the ten shapes, on one core (machines differ by up to a factor 2.5); a student's training is without its teacher's.",
+        "Medians over the ten shapes, on one core, not all of the same machine; a student's training is without its teacher's.",
         cost(rows),
         "### Log-likelihood lost",
         "The mean of $\\log p - \\log q$ in nats per event, where the truth p and the model's density q are there.",
